@@ -1,0 +1,279 @@
+"""What each command takes: one class of arguments a command, each with its own checked parser.
+
+A parser accepts exactly the documented fields, with their types and sizes, and refuses the rest
+with a sentence that names the field. Source: docs/PROTOCOL.md, "Commands".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from broker.wire.errors import Code, WireError
+from broker.wire.limits import (
+    CLIENT_CHARS_MAX,
+    INBOX_MESSAGES_DEFAULT,
+    INBOX_MESSAGES_MAX,
+    MESSAGE_ID_CHARS_MAX,
+    NAME_BYTES_MAX,
+    PASSWORD_BYTES_MAX,
+    PASSWORD_HASH_CHARS_MAX,
+    SEQ_MAX,
+    TEXT_BYTES_MAX,
+    USER_CHARS_MAX,
+)
+
+Fields = dict[str, Any]
+
+#: The original's other dialects; canonical names are the keys of `PARSERS`.
+ALIASES: Final[Mapping[str, str]] = {
+    "auth": "login",
+    "send": "chat",
+    "inbox": "kotakmasuk",
+    "who": "user_on",
+}
+
+_USER: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_MISSING: Final = object()
+
+
+def _refuse(message: str) -> WireError:
+    return WireError(Code.BAD_REQUEST, message)
+
+
+def _string(fields: Fields, key: str, bytes_max: int, default: Any = _MISSING) -> Any:
+    """Return a non-empty string of at most ``bytes_max`` bytes of UTF-8."""
+    value = fields.get(key, default)
+    if value is default and default is not _MISSING:
+        return value
+    if type(value) is not str:
+        raise _refuse(f"'{key}' must be a string" if key in fields else f"'{key}' is missing")
+    # Four bytes is the longest character: most strings are judged without being encoded.
+    if not value or (len(value) * 4 > bytes_max and len(value.encode()) > bytes_max):
+        if not value:
+            raise _refuse(f"'{key}' must not be empty")
+        raise WireError(Code.TOO_LARGE, f"'{key}' may have {bytes_max} bytes of UTF-8 at most")
+    return value
+
+
+def _integer(fields: Fields, key: str, low: int, high: int, default: Any = _MISSING) -> Any:
+    value = fields.get(key, default)
+    if value is default and default is not _MISSING:
+        return value
+    if type(value) is not int:
+        raise _refuse(f"'{key}' must be an integer" if key in fields else f"'{key}' is missing")
+    if not low <= value <= high:
+        raise _refuse(f"'{key}' must lie between {low} and {high}")
+    return value
+
+
+def _new_user(fields: Fields) -> str:
+    """Return a name that may be given to a new account (names to look up need no such check)."""
+    user: str = _string(fields, "user", USER_CHARS_MAX)
+    if not _USER.fullmatch(user):
+        raise _refuse("a user name has small letters, digits, '.', '_' and '-', a letter or digit first")
+    return user
+
+
+def _only(fields: Fields, *known: str) -> None:
+    """Refuse unknown fields: a misspelt option must not be ignored in silence."""
+    for key in fields:
+        if key not in known:
+            allowed = ", ".join(known) or "none"
+            raise _refuse(f"unknown field {str(key)[:32]!r}; this command takes: {allowed}")
+
+
+class NoArgs(NamedTuple):
+    """``ping``, ``logout``."""
+
+    @classmethod
+    def parse(cls, fields: Fields) -> NoArgs:
+        _only(fields)
+        return cls()
+
+
+class HelloArgs(NamedTuple):
+    """``hello``: the protocol version wanted, and what the client calls itself."""
+
+    version: int
+    client: str | None
+
+    @classmethod
+    def parse(cls, fields: Fields) -> HelloArgs:
+        _only(fields, "version", "client")
+        return cls(
+            _integer(fields, "version", 0, 2**31),
+            _string(fields, "client", CLIENT_CHARS_MAX, None),
+        )
+
+
+class LoginArgs(NamedTuple):
+    """``login``: a user name and its password."""
+
+    user: str
+    password: str
+
+    @classmethod
+    def parse(cls, fields: Fields) -> LoginArgs:
+        _only(fields, "user", "password")
+        return cls(
+            _string(fields, "user", USER_CHARS_MAX),
+            _string(fields, "password", PASSWORD_BYTES_MAX),
+        )
+
+
+class ChatArgs(NamedTuple):
+    """``chat``: the recipient, the text, and the client-made id that makes a retry safe."""
+
+    to: str
+    text: str
+    message_id: str
+
+    @classmethod
+    def parse(cls, fields: Fields) -> ChatArgs:
+        # Hot path: with three good fields there is no room for an unknown one.
+        args = cls(
+            _string(fields, "to", USER_CHARS_MAX),
+            _string(fields, "text", TEXT_BYTES_MAX),
+            _string(fields, "id", MESSAGE_ID_CHARS_MAX),
+        )
+        if len(fields) != 3:
+            _only(fields, "to", "text", "id")
+        return args
+
+
+class InboxArgs(NamedTuple):
+    """``kotakmasuk``: how many messages at most, and after which sequence (None: the cursor)."""
+
+    limit: int
+    after: int | None
+
+    @classmethod
+    def parse(cls, fields: Fields) -> InboxArgs:
+        _only(fields, "limit", "after")
+        return cls(
+            _integer(fields, "limit", 1, INBOX_MESSAGES_MAX, INBOX_MESSAGES_DEFAULT),
+            _integer(fields, "after", 0, SEQ_MAX, None),
+        )
+
+
+class AckArgs(NamedTuple):
+    """``ack``: every message up to and with this sequence has been dealt with."""
+
+    seq: int
+
+    @classmethod
+    def parse(cls, fields: Fields) -> AckArgs:
+        _only(fields, "seq")
+        return cls(_integer(fields, "seq", 0, SEQ_MAX))
+
+
+class PageArgs(NamedTuple):
+    """``user_on``, ``user_list``: where the page begins (None: at the first)."""
+
+    after: str | None
+
+    @classmethod
+    def parse(cls, fields: Fields) -> PageArgs:
+        _only(fields, "after")
+        return cls(_string(fields, "after", USER_CHARS_MAX, None))
+
+
+class RegisterArgs(NamedTuple):
+    """``register``: a new account, made by its owner."""
+
+    user: str
+    password: str
+    name: str | None
+
+    @classmethod
+    def parse(cls, fields: Fields) -> RegisterArgs:
+        _only(fields, "user", "password", "name")
+        return cls(
+            _new_user(fields),
+            _string(fields, "password", PASSWORD_BYTES_MAX),
+            _string(fields, "name", NAME_BYTES_MAX, None),
+        )
+
+
+class PasswdArgs(NamedTuple):
+    """``passwd``: the old password and the new one."""
+
+    password: str
+    new_password: str
+
+    @classmethod
+    def parse(cls, fields: Fields) -> PasswdArgs:
+        _only(fields, "password", "new_password")
+        return cls(
+            _string(fields, "password", PASSWORD_BYTES_MAX),
+            _string(fields, "new_password", PASSWORD_BYTES_MAX),
+        )
+
+
+class UserAddArgs(NamedTuple):
+    """``user_add``: a new account, made by an administrator, from a password or from its hash."""
+
+    user: str
+    password: str | None
+    password_hash: str | None
+    name: str | None
+
+    @classmethod
+    def parse(cls, fields: Fields) -> UserAddArgs:
+        _only(fields, "user", "password", "password_hash", "name")
+        args = cls(
+            _new_user(fields),
+            _string(fields, "password", PASSWORD_BYTES_MAX, None),
+            _string(fields, "password_hash", PASSWORD_HASH_CHARS_MAX, None),
+            _string(fields, "name", NAME_BYTES_MAX, None),
+        )
+        if (args.password is None) == (args.password_hash is None):
+            raise _refuse("give one of 'password' and 'password_hash'")
+        return args
+
+
+class UserPasswdArgs(NamedTuple):
+    """``user_passwd``: a new password, set by an administrator."""
+
+    user: str
+    password: str
+
+    @classmethod
+    def parse(cls, fields: Fields) -> UserPasswdArgs:
+        _only(fields, "user", "password")
+        return cls(
+            _string(fields, "user", USER_CHARS_MAX),
+            _string(fields, "password", PASSWORD_BYTES_MAX),
+        )
+
+
+class UserArgs(NamedTuple):
+    """``user_remove``: whom."""
+
+    user: str
+
+    @classmethod
+    def parse(cls, fields: Fields) -> UserArgs:
+        _only(fields, "user")
+        return cls(_string(fields, "user", USER_CHARS_MAX))
+
+
+#: Every command of protocol version 1, by its canonical name.
+PARSERS: Final[Mapping[str, Callable[[Fields], Any]]] = {
+    "hello": HelloArgs.parse,
+    "ping": NoArgs.parse,
+    "login": LoginArgs.parse,
+    "logout": NoArgs.parse,
+    "chat": ChatArgs.parse,
+    "kotakmasuk": InboxArgs.parse,
+    "ack": AckArgs.parse,
+    "user_on": PageArgs.parse,
+    "register": RegisterArgs.parse,
+    "passwd": PasswdArgs.parse,
+    "user_add": UserAddArgs.parse,
+    "user_list": PageArgs.parse,
+    "user_passwd": UserPasswdArgs.parse,
+    "user_remove": UserArgs.parse,
+}
