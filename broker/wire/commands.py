@@ -72,7 +72,9 @@ def _new_user(fields: Fields) -> str:
     """Return a name that may be given to a new account (names to look up need no such check)."""
     user: str = _string(fields, "user", USER_CHARS_MAX)
     if not _USER.fullmatch(user):
-        raise _refuse("a user name has small letters, digits, '.', '_' and '-', a letter or digit first")
+        raise _refuse(
+            "a user name has small letters, digits, '.', '_' and '-', a letter or digit first"
+        )
     return user
 
 

@@ -26,6 +26,7 @@ NO_SUCH_USER: Final = "User Tidak Ditemukan"
 _WORDS: Final[Mapping[Code, str]] = {
     Code.UNKNOWN_COMMAND: UNKNOWN_COMMAND,
     Code.BAD_REQUEST: BAD_LINE,
+    Code.TOO_LARGE: BAD_LINE,
     Code.UNAUTHORIZED: UNKNOWN_TOKEN,
     Code.BAD_CREDENTIALS: BAD_CREDENTIALS,
     Code.NO_SUCH_USER: NO_SUCH_USER,
@@ -141,10 +142,14 @@ def chat_reply() -> bytes:
 
 def inbox_reply(messages: Iterable[tuple[str, str, str]]) -> bytes:
     """``messages`` are (sender's display name, reader's display name, text), in order of arrival."""
-    return encode({
-        "status": "OK",
-        "messages": [{"msg_from": sender, "msg_to": to, "msg": text} for sender, to, text in messages],
-    })
+    return encode(
+        {
+            "status": "OK",
+            "messages": [
+                {"msg_from": sender, "msg_to": to, "msg": text} for sender, to, text in messages
+            ],
+        }
+    )
 
 
 def users_reply(users: Iterable[str]) -> bytes:

@@ -1,0 +1,1 @@
+"""Kotak: a durable mailbox broker over ZeroMQ."""

@@ -1,0 +1,1 @@
+"""Sockets, and nothing behind them: bytes to the service and back."""
