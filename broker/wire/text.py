@@ -1,4 +1,4 @@
-r"""The text door's language: lines in, JSON objects out, byte for byte what its 2020 clients expect.
+r"""The text door's language: lines in, JSON objects out, byte for byte as its 2020 clients expect.
 
 A line ends in ``\r\n`` or ``\n``; a reply is one pure-ASCII JSON object and ``\r\n\r\n``.
 Source: docs/PROTOCOL.md, "The text door".
@@ -12,13 +12,13 @@ from typing import Any, Final, NamedTuple
 
 from broker.wire.commands import ALIASES
 from broker.wire.errors import Code, WireError
-from broker.wire.limits import LINE_BYTES_MAX
+from broker.wire.limits import LINE_BYTES_MAX, TOKEN_CHARS_MAX
 
 REPLY_END: Final = b"\r\n\r\n"
 
 UNKNOWN_COMMAND: Final = "**Protocol Tidak Benar"
 BAD_LINE: Final = "--Protocol Tidak Benar"
-UNKNOWN_TOKEN: Final = "Informasi tidak ditemukan"
+UNKNOWN_SESSION: Final = "Informasi tidak ditemukan"
 BAD_CREDENTIALS: Final = "Uncorrect Password"
 NO_SUCH_USER: Final = "User Tidak Ditemukan"
 
@@ -27,7 +27,7 @@ _WORDS: Final[Mapping[Code, str]] = {
     Code.UNKNOWN_COMMAND: UNKNOWN_COMMAND,
     Code.BAD_REQUEST: BAD_LINE,
     Code.TOO_LARGE: BAD_LINE,
-    Code.UNAUTHORIZED: UNKNOWN_TOKEN,
+    Code.UNAUTHORIZED: UNKNOWN_SESSION,
     Code.BAD_CREDENTIALS: BAD_CREDENTIALS,
     Code.NO_SUCH_USER: NO_SUCH_USER,
 }
@@ -44,77 +44,101 @@ class Line(NamedTuple):
 class LineSplitter:
     """Cut a byte stream into lines, whatever the segments; an endless line costs bounded memory.
 
-    ``feed`` returns the lines completed, without their ends; a line over ``LINE_BYTES_MAX`` is
-    returned as None once, and thrown away up to its end.
+    ``feed`` what was received, then ``pop`` until it returns None.
     """
 
+    __slots__ = ("_bytes", "_searched", "_skipping")
+
     def __init__(self) -> None:
-        self._rest = b""
-        self._skipping = False
+        self._bytes = bytearray()
+        self._searched = 0  # no line ends before this: each byte is looked at once
+        self._skipping = False  # inside the tail of a line that was cut
 
     @property
     def partial(self) -> bool:
-        """True while a line has begun and not ended (a timeout may be due)."""
-        return bool(self._rest) or self._skipping
+        """True while a line has begun and not ended (ask when ``pop`` has returned None)."""
+        return bool(self._bytes) or self._skipping
 
-    def feed(self, received: bytes) -> list[bytes | None]:
-        lines = (self._rest + received).split(b"\n")
-        self._rest = lines.pop()
-        out: list[bytes | None] = []
-        for line in lines:
-            if self._skipping:
-                self._skipping = False
-            else:
-                out.append(line.removesuffix(b"\r") if len(line) <= LINE_BYTES_MAX else None)
-        if self._skipping:
-            self._rest = b""
-        elif len(self._rest) > LINE_BYTES_MAX:
-            self._rest = b""
+    def feed(self, received: bytes | memoryview) -> None:
+        self._bytes += received
+
+    def pop(self) -> bytes | None:
+        """Return the next line without its end, None where none is complete.
+
+        A line over ``LINE_BYTES_MAX`` is returned once, cut behind its first byte too many, so
+        that `parse_line` refuses it; the remainder is thrown away as it arrives.
+        """
+        while (end := self._bytes.find(b"\n", self._searched)) >= 0:
+            line = bytes(self._bytes[: min(end, LINE_BYTES_MAX + 1)])
+            del self._bytes[: end + 1]
+            self._searched = 0
+            if not self._skipping:
+                return line if len(line) > LINE_BYTES_MAX else line.removesuffix(b"\r")
+            self._skipping = False
+        return self._cut()
+
+    def _cut(self) -> bytes | None:
+        """Give up on an unfinished line as soon as it is too long, and forget what follows it."""
+        cut = None
+        if not self._skipping and len(self._bytes) > LINE_BYTES_MAX:
+            cut = bytes(self._bytes[: LINE_BYTES_MAX + 1])
             self._skipping = True
-            out.append(None)
-        return out
+        if self._skipping:
+            self._bytes.clear()
+        self._searched = len(self._bytes)
+        return cut
 
 
 def parse_line(line: bytes) -> Line | None:
     """Parse one line; None for the empty one that some clients send after each command.
 
-    Errors: `WireError` ``bad_request`` (too few words, bad UTF-8, a NUL), ``unknown_command``.
+    Errors: `WireError` ``bad_request`` (too few words, bad UTF-8, a NUL), ``too_large``,
+    ``unknown_command``, ``unauthorized`` (a token that is too long to be one).
     """
-    if not line:
+    if len(line) > LINE_BYTES_MAX:
+        raise WireError(Code.TOO_LARGE, f"a line may have {LINE_BYTES_MAX} bytes at most")
+    if not line.strip(b" "):
         return None
     try:
         words = line.decode()
     except UnicodeDecodeError:
-        raise WireError(Code.BAD_REQUEST, BAD_LINE) from None
+        raise WireError(Code.BAD_REQUEST, "a line must be UTF-8") from None
     if "\0" in words:
-        raise WireError(Code.BAD_REQUEST, BAD_LINE)
-    name = words.split(" ", 1)[0].strip()
+        raise WireError(Code.BAD_REQUEST, "a line may hold no NUL")
+    name = words.split(" ", 1)[0]
     command = ALIASES.get(name, name)
     parse = _PARSERS.get(command)
     if parse is None:
-        raise WireError(Code.UNKNOWN_COMMAND, UNKNOWN_COMMAND)
+        raise WireError(Code.UNKNOWN_COMMAND, "unknown command; they are in small letters")
     try:
         return parse(command, words)
-    except (IndexError, ValueError):
-        raise WireError(Code.BAD_REQUEST, BAD_LINE) from None
+    except ValueError:
+        raise WireError(Code.BAD_REQUEST, f"'{command}' needs more words") from None
 
 
 def _parse_login(command: str, words: str) -> Line:
-    _, user, password, *_ = words.split()
+    _, user, password, *_ = filter(None, words.split(" "))
     return Line(command, None, {"user": user, "password": password})
 
 
 def _parse_chat(command: str, words: str) -> Line:
-    """``chat TOKEN USER  TEXT ``: the blank before the text's first word and after its last frame it."""
+    """``chat TOKEN USER  TEXT ``: a blank before the text and one after it are the frame's."""
     _, token, to, text = words.split(" ", 3)
     text = text.removeprefix(" ").removesuffix(" ")
     if not (token and to and text):
         raise ValueError
-    return Line(command, token, {"to": to, "text": text})
+    return Line(command, _token(token), {"to": to, "text": text})
 
 
 def _parse_token_only(command: str, words: str) -> Line:
-    return Line(command, words.split()[1], {})
+    _, token, *_ = filter(None, words.split(" "))
+    return Line(command, _token(token), {})
+
+
+def _token(word: str) -> str:
+    if len(word) > TOKEN_CHARS_MAX:  # the other door calls this malformed, this one knows no such
+        raise WireError(Code.UNAUTHORIZED, "this token is too long to be one: log in again")
+    return word
 
 
 _PARSERS: Final[Mapping[str, Callable[[str, str], Line]]] = {
@@ -132,7 +156,7 @@ def encode(reply: Mapping[str, Any]) -> bytes:
 
 
 def login_reply(token: str) -> bytes:
-    """Both spellings: ``tokenid`` is what the clients' code reads, ``tokenId`` what their manual shows."""
+    """Spell it both ways: the clients' code reads ``tokenid``, their manual shows ``tokenId``."""
     return encode({"status": "OK", "tokenid": token, "tokenId": token})
 
 
@@ -141,15 +165,9 @@ def chat_reply() -> bytes:
 
 
 def inbox_reply(messages: Iterable[tuple[str, str, str]]) -> bytes:
-    """``messages`` are (sender's display name, reader's display name, text), in order of arrival."""
-    return encode(
-        {
-            "status": "OK",
-            "messages": [
-                {"msg_from": sender, "msg_to": to, "msg": text} for sender, to, text in messages
-            ],
-        }
-    )
+    """``messages``: (sender's display name, reader's display name, text), in order of arrival."""
+    inbox = [{"msg_from": sender, "msg_to": to, "msg": text} for sender, to, text in messages]
+    return encode({"status": "OK", "messages": inbox})
 
 
 def users_reply(users: Iterable[str]) -> bytes:
@@ -161,5 +179,5 @@ def logout_reply() -> bytes:
 
 
 def error_reply(error: WireError) -> bytes:
-    """The original's words where it had any, ours where it had not."""
+    """Use the original's words where it had any, ours where it had not."""
     return encode({"status": "ERROR", "message": _WORDS.get(error.code, error.message)})
