@@ -20,7 +20,7 @@ Packer = msgpack.Packer
 
 
 def unpack_request(frame: bytes) -> Any:
-    """Decode one request frame; arrays and maps beyond the limits are refused before they are built.
+    """Decode one request frame; arrays and maps over the limits are refused unbuilt.
 
     Errors: ``bad_request`` for anything that is not one complete msgpack value in UTF-8.
     """
@@ -32,7 +32,7 @@ def unpack_request(frame: bytes) -> Any:
             max_ext_len=0,
             use_list=False,
         )
-    except Exception:  # seven exception types come out of bad input; none of them is our fault
+    except Exception:  # noqa: BLE001 - seven types come out of bad input, all mean the same
         raise WireError(
             Code.BAD_REQUEST, "the frame is not one msgpack value: send [id, command, token, args]"
         ) from None
@@ -45,7 +45,7 @@ def unpack_reply(frame: bytes) -> Any:
     """
     try:
         return _unpackb(frame, max_ext_len=0)
-    except Exception:
+    except Exception:  # noqa: BLE001 - as above
         raise WireError(
             Code.BAD_REQUEST, "the reply is not msgpack: is this a Kotak broker?"
         ) from None

@@ -26,7 +26,7 @@ Request = tuple[int, str, str | None, dict[str, Any]]
 
 
 class Reply(NamedTuple):
-    """One decoded reply. ``request_id`` is None where the broker could not read one (or it is an event).
+    """One decoded reply. ``request_id`` is None where the broker could not read one.
 
     Exactly one of ``result`` and ``error`` is set.
     """
@@ -127,8 +127,12 @@ def decode_reply(frame: bytes) -> Reply:
     raise WireError(Code.BAD_REQUEST, "the reply has an unknown shape: is this a Kotak broker?")
 
 
+#: By the name on the wire; a newer broker may know more of them.
+_CODES: Final = {code.value: code for code in Code}
+
+
 def _error_from(body: dict[str, Any]) -> WireError:
     name = body.get("code")
-    code = Code(name) if name in Code.__members__.values() else Code.INTERNAL
+    code = _CODES.get(str(name), Code.INTERNAL)
     retry = body.get("retry_after_ms")
     return WireError(code, str(body.get("message", name)), retry if type(retry) is int else None)

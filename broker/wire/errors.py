@@ -34,7 +34,7 @@ RETRYABLE: Final = frozenset({Code.BUSY, Code.UNAVAILABLE})
 
 
 class WireError(Exception):
-    """A refusal, as it travels: a stable code, a sentence that says what to do, a hint when to retry.
+    """A refusal, as it travels: a stable code, a sentence that says what to do, when to retry.
 
     ``retry_after_ms`` is in milliseconds; None where waiting alone does not help.
     """

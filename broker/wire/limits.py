@@ -11,7 +11,7 @@ from typing import Final
 PROTOCOL_VERSION: Final = 1
 
 # --- ZeroMQ frames ---------------------------------------------------------------------------
-#: A request frame. Holds the longest text with room for the envelope; libzmq cuts the peer above it.
+#: A request frame. Holds the longest text and its envelope; libzmq cuts the peer above it.
 FRAME_BYTES_MAX: Final = 131_072
 #: Request frames in one ZeroMQ message: enough to fill a disk commit, small enough to bound a bomb.
 FRAMES_PER_MESSAGE_MAX: Final = 256

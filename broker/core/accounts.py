@@ -1,0 +1,100 @@
+"""Accounts: names, display names, passwords. Hashing is handed out as slow work.
+
+Source: docs/PROTOCOL.md, "login", "register", "passwd".
+"""
+
+from __future__ import annotations
+
+from broker.core.model import Account
+from broker.core.ports import Hasher, Store
+from broker.wire.errors import Code, WireError
+from broker.wire.limits import PASSWORD_CHARS_MIN
+
+#: Display names kept in front of the store; above it the cache starts anew.
+CACHE_NAMES_MAX = 100_000
+
+#: Unknown user and wrong password are one answer.
+_BAD_CREDENTIALS = "the user name or the password is wrong"
+
+
+class Accounts:
+    """Look up and change accounts; what is slow is left to the caller to run elsewhere."""
+
+    def __init__(self, store: Store, hasher: Hasher) -> None:
+        self._store = store
+        self._hasher = hasher
+        self._names: dict[str, str] = {}
+        # A login of an unknown user takes as long as one with a wrong password.
+        self._nobodys_hash = hasher.hash("nobody has this password")
+
+    def find(self, user: str) -> Account:
+        """Return an account. Errors: ``no_such_user``."""
+        account = self._store.account(user)
+        if account is None:
+            raise WireError(Code.NO_SUCH_USER, "there is no user of that name: check the spelling")
+        return account
+
+    def name(self, user: str) -> str:
+        """Return the display name of a user, or the user name where the account is gone."""
+        name = self._names.get(user)
+        if name is None:
+            account = self._store.account(user)
+            if len(self._names) >= CACHE_NAMES_MAX:
+                self._names.clear()
+            name = self._names[user] = account.name if account is not None else user
+        return name
+
+    def create(self, user: str, name: str | None, password_hash: str) -> Account:
+        """Make an account with its empty mailbox. Errors: ``user_exists``."""
+        if self._store.account(user) is not None:
+            raise WireError(Code.USER_EXISTS, "that user name is taken: choose another")
+        account = Account(user, name or user, password_hash)
+        self._put(account)
+        return account
+
+    def set_password_hash(self, account: Account, password_hash: str) -> None:
+        """Replace the password hash of an account."""
+        self._put(Account(account.user, account.name, password_hash))
+
+    def remove(self, user: str) -> None:
+        """Remove an account and its mailbox. Errors: ``no_such_user``."""
+        self.find(user)
+        self._store.put_account(user, None)
+        self._names.pop(user, None)
+
+    def forget(self) -> None:
+        """Empty the cache: a batch was rolled back."""
+        self._names.clear()
+
+    def stored_hash(self, user: str) -> str:
+        """Return the hash to check a login against, a dummy one for an unknown user."""
+        account = self._store.account(user)
+        return account.password_hash if account is not None else self._nobodys_hash
+
+    def check(self, user: str, verified: bool, against: str) -> Account:  # noqa: FBT001 - an answer
+        """Return the account that a password was verified for, if it is still the same.
+
+        Errors: ``bad_credentials``; also where the password was changed while it was being checked.
+        """
+        account = self._store.account(user)
+        if not verified or account is None or account.password_hash != against:
+            raise WireError(Code.BAD_CREDENTIALS, _BAD_CREDENTIALS)
+        return account
+
+    def checked_hash(self, text: str) -> str:
+        """Return a ready-made password hash. Errors: ``bad_request``."""
+        if not self._hasher.is_hash(text):
+            raise WireError(Code.BAD_REQUEST, "'password_hash' must be an encoded argon2 hash")
+        return text
+
+    def _put(self, account: Account) -> None:
+        self._store.put_account(account.user, account)
+        self._names.pop(account.user, None)
+
+
+def check_new_password(password: str) -> None:
+    """Refuse a password that is too short. Errors: ``bad_request``."""
+    if len(password) < PASSWORD_CHARS_MIN:
+        raise WireError(
+            Code.BAD_REQUEST, f"a new password must have {PASSWORD_CHARS_MIN} characters or more"
+        )

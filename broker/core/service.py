@@ -1,0 +1,335 @@
+"""The service: a batch of requests and the time in, replies and slow work out. No I/O of its own.
+
+One call of `Service.turn` is one batch of the store, hence one commit. Replies are made
+only after it, from receipts, so a commit that failed turns the whole batch into errors.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from broker.core.accounts import Accounts
+from broker.core.handlers import COMMANDS, CommandSpec, Context, Deferred, Inbox, Needs, Result
+from broker.core.model import Receipt
+from broker.core.ports import Hasher, Store, StoreFailedError, StoreFullError
+from broker.core.sessions import SessionLimits, Sessions
+from broker.wire.envelope import (
+    BadRequest,
+    decode_request,
+    encode_error,
+    encode_ok,
+    encoder,
+)
+from broker.wire.errors import Code, WireError
+from broker.wire.limits import FRAMES_PER_MESSAGE_MAX
+
+log = logging.getLogger("kotak.service")
+
+#: Slow requests waiting or running: about two seconds of password hashing on two cores.
+SLOW_REQUESTS_MAX: Final = 64
+# Bound here for the hot path: an attribute of an Enum class is slow to reach.
+_USER: Final = Needs.USER
+_NOTHING: Final = Needs.NOTHING
+
+#: When to come back after ``busy`` or ``unavailable``, in milliseconds.
+RETRY_AFTER_MS: Final = 1_000
+
+#: Where a reply goes: opaque here, the transport's routing id there.
+Route = bytes
+#: One message: its route and its frames; None in their place says that there were too many.
+Arrival = tuple[Route, list[bytes] | None]
+#: A result, or the refusal in its place.
+Outcome = Result | WireError
+#: The replies of a batch to be, by route, in order; a nil id is that of an unreadable request.
+Answers = dict[Route, list[tuple[int | None, Outcome]]]
+
+
+class Job(NamedTuple):
+    """Slow work that a request left behind, to be run by whoever does not lead."""
+
+    route: Route
+    request_id: int
+    deferred: Deferred
+
+
+class Finished(NamedTuple):
+    """A job that was run, with what its work returned, or the exception that ended it."""
+
+    job: Job
+    outcome: Any
+
+
+class Turn(NamedTuple):
+    """What a batch led to. ``failed`` says that the store can no longer be trusted."""
+
+    replies: dict[Route, list[bytes]]
+    jobs: list[Job]
+    failed: bool
+
+
+class Service:
+    """All commands over one store. One caller at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        hasher: Hasher,
+        make_token: Callable[[], str],
+        session_limits: SessionLimits,
+        register: bool,
+        server: str,
+    ) -> None:
+        self._store = store
+        self._accounts = Accounts(store, hasher)
+        self._sessions = Sessions(store, make_token=make_token, limits=session_limits)
+        self._context = Context(store, hasher, self._sessions, self._accounts, register, server)
+        self._encode = encoder()
+        self._slow_requests = 0
+        self._full = False
+        #: While True only what leaves less to be delivered again is served.
+        self.draining = False
+        #: Requests by command and refusals by code, for the metrics page.
+        self.requests: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether slow requests are still unanswered."""
+        return self._slow_requests > 0
+
+    def grant_admin(self, token: str) -> None:
+        """Accept one token as the administrator's."""
+        self._sessions.grant_admin(token)
+
+    def turn(self, arrivals: Sequence[Arrival], finished: Sequence[Finished], now_ms: int) -> Turn:
+        """Handle a batch: all of it commits, or all of it is answered with an error."""
+        self._slow_requests -= len(finished)
+        try:
+            answers, jobs = self._batch(arrivals, finished, now_ms)
+        except StoreFullError:
+            answers, jobs = self._batch_when_full(arrivals, finished, now_ms)
+        except StoreFailedError:
+            log.critical("the store failed; the batch was refused", exc_info=True)
+            return Turn(self._refuse_all(arrivals, finished), [], failed=True)
+        return Turn(self._encode_all(answers), jobs, failed=False)
+
+    # --- one batch ---------------------------------------------------------------------------
+
+    def _batch(
+        self, arrivals: Sequence[Arrival], finished: Sequence[Finished], now_ms: int
+    ) -> tuple[Answers, list[Job]]:
+        """Run handlers inside one batch of the store and collect what they return, by route."""
+        ctx = self._context
+        ctx.now_ms = now_ms
+        answers: Answers = {}
+        jobs: list[Job] = []
+        try:
+            with self._store.batch():
+                for job, outcome in finished:
+                    answer = (job.request_id, self._finish(ctx, job, outcome))
+                    answers.setdefault(job.route, []).append(answer)
+                for route, frames in arrivals:
+                    replies = answers.get(route)
+                    if replies is None:
+                        replies = answers[route] = []
+                    if frames is None:
+                        replies.append((None, _too_many_frames()))
+                    else:
+                        self._handle_frames(ctx, route, frames, replies, jobs)
+        except BaseException:
+            # What was rolled back must not live on in a cache or a count.
+            self._sessions.forget()
+            self._accounts.forget()
+            self._slow_requests -= len(jobs)
+            raise
+        return answers, jobs
+
+    def _handle_frames(
+        self,
+        ctx: Context,
+        route: Route,
+        frames: list[bytes],
+        replies: list[tuple[int | None, Outcome]],
+        jobs: list[Job],
+    ) -> None:
+        """Handle the requests of one message; whatever is in them, each gets its answer."""
+        request_id: int | None
+        result: Outcome
+        for frame in frames:
+            request_id = None
+            try:
+                request_id, command, token, args = decode_request(frame)
+                result = self._run(ctx, command, token, args)
+                if type(result) is Deferred:
+                    jobs.append(Job(route, request_id, result))
+                    self._slow_requests += 1
+                    continue
+            except BadRequest as error:
+                request_id, result = error.request_id, error
+            except WireError as error:
+                result = error
+            except (StoreFullError, StoreFailedError):
+                raise
+            except Exception as error:  # noqa: BLE001 - a bug in one handler is one bad answer
+                result = _fault(error)
+            replies.append((request_id, result))
+
+    def _run(self, ctx: Context, command: str, token: str | None, args: dict[str, Any]) -> Result:
+        """Run one request, after the checks that its `CommandSpec` carries."""
+        spec = COMMANDS.get(command)
+        if spec is None:
+            raise WireError(Code.UNKNOWN_COMMAND, "no such command in version 1 of the protocol")
+        self.requests[command] += 1
+        needs = spec.needs
+        if needs is _USER and token is not None:
+            ctx.session = session = self._sessions.resolve(token, ctx.now_ms)
+            if not session.user:
+                raise WireError(
+                    Code.FORBIDDEN, "the administrator has no mailbox: log in as a user"
+                )
+        elif needs is not _NOTHING:
+            self._authorize(ctx, spec, token)
+        if self.draining or self._full or spec.slow:
+            self._admit(spec)
+        return spec.handle(ctx, spec.parse(args))
+
+    def _authorize(self, ctx: Context, spec: CommandSpec, token: str | None) -> None:
+        """Set the session, or refuse: every case but a user's command with a token."""
+        if token is None:
+            if spec.needs is Needs.TOKEN_IF_GIVEN:
+                return
+            raise WireError(Code.UNAUTHORIZED, "this command needs a token: log in first")
+        ctx.session = self._sessions.resolve(token, ctx.now_ms)
+        if spec.needs is Needs.ADMIN and not self._sessions.is_admin(ctx.session):
+            raise WireError(Code.FORBIDDEN, "only the administrator may do this")
+
+    def _admit(self, spec: CommandSpec) -> None:
+        """Refuse what must wait: the broker stops, the disk is full, or too much is slow."""
+        if self.draining and not spec.while_draining:
+            raise _unavailable("the broker is stopping: try again with the same id")
+        if self._full and spec.stores:
+            raise _storage_full()
+        if spec.slow and self._slow_requests >= SLOW_REQUESTS_MAX:
+            raise WireError(Code.BUSY, "too many logins are waiting: try again", RETRY_AFTER_MS)
+
+    def _finish(self, ctx: Context, job: Job, outcome: Any) -> Outcome:
+        """Complete a slow request; the outcome of a later step of it is never slow again."""
+        if isinstance(outcome, Exception):
+            return _fault(outcome)
+        try:
+            return job.deferred.finish(ctx, outcome)
+        except WireError as error:
+            return error
+        except (StoreFullError, StoreFailedError):
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            return _fault(error)
+
+    # --- when the store refuses ----------------------------------------------------------------
+
+    def _batch_when_full(
+        self, arrivals: Sequence[Arrival], finished: Sequence[Finished], now_ms: int
+    ) -> tuple[Answers, list[Job]]:
+        """Run a batch again without what takes room: reading and acknowledging go on."""
+        log.error("no room in the store: messages are refused until there is")
+        self._full = True
+        try:
+            return self._batch(arrivals, finished, now_ms)
+        except StoreFullError:
+            return self._answers_to_all(arrivals, finished, _storage_full()), []
+        finally:
+            self._full = False
+
+    def _refuse_all(
+        self, arrivals: Sequence[Arrival], finished: Sequence[Finished]
+    ) -> dict[Route, list[bytes]]:
+        error = _unavailable("the broker's disk failed: try again with the same id")
+        return self._encode_all(self._answers_to_all(arrivals, finished, error))
+
+    @staticmethod
+    def _answers_to_all(
+        arrivals: Sequence[Arrival], finished: Sequence[Finished], error: WireError
+    ) -> Answers:
+        """Answer every request of a batch with one error."""
+        answers: Answers = {}
+        for job, _ in finished:
+            answers.setdefault(job.route, []).append((job.request_id, error))
+        for route, frames in arrivals:
+            replies = answers.setdefault(route, [])
+            for frame in frames or ():
+                with suppress(BadRequest):  # it will be told so when it comes again
+                    replies.append((decode_request(frame)[0], error))
+        return answers
+
+    # --- replies -------------------------------------------------------------------------------
+
+    def _encode_all(self, answers: Answers) -> dict[Route, list[bytes]]:
+        """Encode the replies of a committed batch, in the order of the requests."""
+        encode, durability = self._encode, self._store.durability
+        frames: dict[Route, list[bytes]] = {}
+        for route, replies in answers.items():
+            if replies:
+                frames[route] = [
+                    # Hot path: a receipt is encoded here, everything else by `_encode_one`.
+                    encode((request_id, "OK", {"seq": result.seq, "durability": durability}))
+                    if type(result) is Receipt
+                    else self._encode_one(request_id, result)
+                    for request_id, result in replies
+                ]
+        return frames
+
+    def _encode_one(self, request_id: int | None, result: Outcome) -> bytes:
+        if isinstance(result, WireError):
+            self.errors[result.code.value] += 1
+            return encode_error(self._encode, request_id, result)
+        assert request_id is not None
+        if isinstance(result, Inbox):
+            return encode_ok(self._encode, request_id, self._inbox(result))
+        assert isinstance(result, dict)
+        return encode_ok(self._encode, request_id, result)
+
+    def _inbox(self, inbox: Inbox) -> dict[str, Any]:
+        """Write out a page for its reader, with display names as they are now."""
+        name = self._accounts.name
+        user, (messages, more, cursor) = inbox
+        return {
+            "user": user,
+            "name": name(user),
+            "messages": [
+                {"seq": seq, "at_ms": at_ms, "from": sender, "name": name(sender), "id": mid,
+                 "text": text}
+                for seq, at_ms, sender, mid, text in messages
+            ],
+            "more": more,
+            "cursor": cursor,
+        }  # fmt: skip
+
+
+def _fault(error: Exception) -> WireError:
+    """Log a bug by its type and place, never by its text, which may quote a request."""
+    place = "".join(traceback.format_tb(error.__traceback__))
+    log.error("a request met a fault of the broker: %s\n%s", type(error).__name__, place)
+    return WireError(
+        Code.INTERNAL, "the broker has a fault and has logged it: try once more", RETRY_AFTER_MS
+    )
+
+
+def _unavailable(message: str) -> WireError:
+    return WireError(Code.UNAVAILABLE, message, RETRY_AFTER_MS)
+
+
+def _storage_full() -> WireError:
+    return WireError(Code.STORAGE_FULL, "the broker's disk is full: nothing was stored, try later")
+
+
+def _too_many_frames() -> WireError:
+    return WireError(
+        Code.BAD_REQUEST,
+        f"a message may carry {FRAMES_PER_MESSAGE_MAX} requests at most: none was carried out",
+    )

@@ -1,0 +1,147 @@
+"""Sessions: a token opens one, every command refreshes it, idleness and age end it.
+
+Source: docs/PROTOCOL.md, "Requests and replies".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broker.core.model import SessionRecord
+from broker.core.ports import Store
+from broker.wire.errors import Code, WireError
+
+#: Sessions kept in front of the store; above it the cache starts anew, at the price of look-ups.
+CACHE_SESSIONS_MAX = 100_000
+#: Sessions of one user; a further login ends the oldest.
+SESSIONS_PER_USER_MAX = 100
+#: A session's use is written down after this part of its idle time, not with every command.
+_TOUCH_PARTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """How long a session lives, in milliseconds."""
+
+    #: Without a command.
+    idle_ms: int = 7 * 86_400_000
+    #: In all.
+    max_ms: int = 30 * 86_400_000
+
+
+class Session:
+    """A live session. ``user`` is empty for the administrator of this broker's run."""
+
+    __slots__ = ("digest", "expires_ms", "fresh_until_ms", "opened_ms", "token", "user")
+
+    def __init__(self, token: str, record: SessionRecord, fresh_until_ms: int) -> None:
+        self.token = token
+        self.digest = record.digest
+        self.user = record.user
+        self.opened_ms = record.opened_ms
+        self.expires_ms = record.expires_ms
+        #: Until then a command needs neither a check nor a write.
+        self.fresh_until_ms = fresh_until_ms
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+class Sessions:
+    """Open, find and end sessions. What the store holds is the truth; the cache saves a hash."""
+
+    def __init__(
+        self, store: Store, *, make_token: Callable[[], str], limits: SessionLimits
+    ) -> None:
+        self._store = store
+        self._make_token = make_token
+        self._limits = limits
+        self._touch_ms = limits.idle_ms // _TOUCH_PARTS
+        self._cache: dict[str, Session] = {}
+        self._admin: Session | None = None
+
+    def grant_admin(self, token: str) -> None:
+        """Accept one token as the administrator's, for as long as this object lives."""
+        never = 2**63
+        self._admin = Session(token, SessionRecord(_digest(token), "", 0, never), never)
+
+    def is_admin(self, session: Session) -> bool:
+        """Tell whether this is the administrator's session, which is no user's."""
+        return session is self._admin
+
+    def open(self, user: str, now_ms: int) -> Session:
+        """Open a session and return it with its token, which is told once and never stored."""
+        self._make_room(user, now_ms)
+        token = self._make_token()
+        expires_ms = now_ms + min(self._limits.idle_ms, self._limits.max_ms)
+        record = SessionRecord(_digest(token), user, now_ms, expires_ms)
+        self._store.put_session(record.digest, record)
+        return self._remember(token, record, now_ms)
+
+    def resolve(self, token: str, now_ms: int) -> Session:
+        """Return the live session of a token, refreshing it. Errors: ``unauthorized``."""
+        session = self._cache.get(token)
+        if session is not None and now_ms < session.fresh_until_ms:
+            return session  # the hot path: one look-up, one comparison
+        return self._resolve_slowly(token, now_ms)
+
+    def close(self, session: Session) -> None:
+        """End one session."""
+        self._cache.pop(session.token, None)
+        self._store.put_session(session.digest, None)
+
+    def close_all(self, user: str, *, keep: Session | None = None) -> None:
+        """End all sessions of a user, but for one that may be kept."""
+        for record in list(self._store.sessions(user)):
+            if keep is None or record.digest != keep.digest:
+                self._store.put_session(record.digest, None)
+        self.forget(keep=keep)
+
+    def forget(self, *, keep: Session | None = None) -> None:
+        """Empty the cache: the store changed behind it, or a batch was rolled back."""
+        self._cache.clear()
+        if keep is not None:
+            self._cache[keep.token] = keep
+
+    def online(self, now_ms: int) -> list[str]:
+        """Return the users with a live session, once each, in order of login."""
+        records = self._store.sessions()
+        return list(dict.fromkeys(each.user for each in records if each.expires_ms > now_ms))
+
+    def _make_room(self, user: str, now_ms: int) -> None:
+        """Drop what has expired, and the oldest sessions where a user has too many."""
+        records = list(self._store.sessions(user))
+        live = [record for record in records if record.expires_ms > now_ms]
+        kept = {record.digest for record in live[-(SESSIONS_PER_USER_MAX - 1) :]}
+        gone = [record.digest for record in records if record.digest not in kept]
+        for digest in gone:
+            self._store.put_session(digest, None)
+        if gone:
+            self.forget()
+
+    def _remember(self, token: str, record: SessionRecord, now_ms: int) -> Session:
+        if len(self._cache) >= CACHE_SESSIONS_MAX:
+            self._cache.clear()
+        fresh_until_ms = min(now_ms + self._touch_ms, record.expires_ms)
+        session = self._cache[token] = Session(token, record, fresh_until_ms)
+        return session
+
+    def _resolve_slowly(self, token: str, now_ms: int) -> Session:
+        digest = _digest(token)
+        if self._admin is not None and digest == self._admin.digest:
+            return self._admin
+        self._cache.pop(token, None)
+        record = self._store.session(digest)
+        if record is None or record.expires_ms <= now_ms:
+            if record is not None:
+                self._store.put_session(digest, None)
+            raise WireError(Code.UNAUTHORIZED, "the session is unknown or has ended: log in again")
+        oldest_ms = record.opened_ms + self._limits.max_ms
+        expires_ms = min(now_ms + self._limits.idle_ms, oldest_ms)
+        if expires_ms - record.expires_ms >= self._touch_ms:
+            record = SessionRecord(digest, record.user, record.opened_ms, expires_ms)
+            self._store.put_session(digest, record)
+        return self._remember(token, record, now_ms)
