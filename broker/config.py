@@ -29,7 +29,9 @@ _FILE_BYTES_MAX: Final = 1_048_576
 #: A bad value is shown, but not a whole file of it.
 _SHOWN_CHARS_MAX: Final = 80
 #: `KOTAK_` variables that are not settings: the clients' own, and the file's name.
-_OTHER_VARIABLES: Final = frozenset({"CONFIG", "BROKER", "USER", "PASSWORD", "TOKEN"})
+_OTHER_VARIABLES: Final = frozenset(
+    {"CONFIG", "BROKER", "USER", "PASSWORD", "TOKEN", "SESSION_FILE"}
+)
 _PREFIX: Final = "KOTAK_"
 _HOST_PORT: Final = re.compile(
     r"(?:\[(?P<six>[^\[\]]+)\]|(?P<host>[^\[\]:/\s@]+)):(?P<port>\d{1,5})"
@@ -332,6 +334,14 @@ def load(
     config = Config(**values)
     _check_together(config, sources)
     return Loaded(config, sources)
+
+
+def read_endpoint(value: str, *, source: str) -> str:
+    """Check a broker's address that is no setting. Errors: `ConfigError` naming ``source``."""
+    try:
+        return _read_endpoint(value)
+    except ValueError:
+        raise ConfigError(f"{source} is {_shown(value)}, but must be {_ENDPOINT.allowed}") from None
 
 
 _Layer = Iterable[tuple[str, str, object]]

@@ -1,0 +1,343 @@
+"""The ``kotak`` command: reads the command line and hands over. Nothing is decided here.
+
+Each command imports what it needs when it runs, so that ``kotak --help`` and ``kotak send`` do not
+wait for a broker's libraries.
+"""
+
+# ruff: noqa: T201 - what a command prints is its result
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib.metadata
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
+
+from broker.exits import Exit, ExitError
+
+_HELP: Final = """\
+Kotak: messages wait in a mailbox until their reader has acknowledged them.
+
+usage: kotak [COMMAND] [OPTIONS]
+
+without a command: talk to the broker interactively
+
+chat:
+  register USER             open an account, where the broker allows it
+  login USER                log in; the session is kept for the next commands
+  send USER TEXT            put a message into USER's mailbox (also: chat)
+  inbox                     read and acknowledge what waits
+  who                       list the users who are logged in
+  whoami                    say who is logged in here
+  passwd                    change your password
+  logout                    end the session
+  text                      the same, through the text door of the 2020 service
+
+broker:
+  serve                     run the broker
+  check-config              show the settings, and where each comes from
+  gateway text              run the text door alone, in front of another broker
+
+accounts (on the broker's machine):
+  user add NAME             add a user
+  user list                 list the users
+  user passwd NAME          set a password
+  user remove NAME          remove a user and its mailbox
+  user import FILE          add many users from a file
+
+options:
+  -h, --help                this page; kotak COMMAND --help for one command
+  --version                 the version
+
+examples:
+  kotak serve --demo
+  kotak login shafwa
+  kotak send fadly "hai dudee"
+  kotak inbox
+
+exit codes:
+{exits}
+  130 interrupted (Ctrl-C)
+"""
+
+#: The commands that are parsed here; every other word is the clients' business.
+_OURS: Final = ("serve", "check-config", "user", "gateway")
+#: As shells have it: 128 and the number of SIGINT, of SIGPIPE.
+_INTERRUPTED: Final = 130
+_BROKEN_PIPE: Final = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code (`Exit`)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except ExitError as error:
+        return _fail(error.code, error.sentence)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has left. Python would complain once more as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    return code
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] in (["-h"], ["--help"], ["help"]):
+        print(_help(), end="")
+        return Exit.OK
+    if words[:1] == ["--version"]:
+        print(f"kotak {importlib.metadata.version('kotak')}")
+        return Exit.OK
+    if words[:1] == ["text"]:
+        return _run_text(words[1:])
+    if not words or words[0] not in _OURS:
+        return _run_client(words)
+    args = _parser().parse_args(words)
+    run: Callable[[argparse.Namespace], int] = args.run
+    return run(args)
+
+
+def _help() -> str:
+    return _HELP.format(exits="\n".join(f"  {e.value:<3} {e.sentence}" for e in Exit))
+
+
+def _fail(code: int, sentence: str) -> int:
+    print(f"kotak: {sentence}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line that say where the help is, and near misses named."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(Exit.USAGE, f"kotak: {message}\ntry: {self.prog} --help\n")
+
+
+# --- The client's commands -------------------------------------------------------------------
+
+
+def _run_client(words: list[str]) -> int:
+    from clients import cli as client
+
+    parser: argparse.ArgumentParser = _Parser(prog="kotak", add_help=False)
+    client.add_common_options(parser)
+    parser.set_defaults(run=client.interactive)
+    commands = parser.add_subparsers(dest="command")
+    client.add_commands(commands)
+    known = [*commands.choices, "text", *_OURS]
+    if words and not words[0].startswith("-") and words[0] not in known:
+        close = difflib.get_close_matches(words[0], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "kotak --help lists what there is"
+        return _fail(Exit.USAGE, f"there is no command {words[0]!r}; {hint}")
+    args = parser.parse_args(words)
+    run: Callable[[argparse.Namespace], int] = args.run
+    return run(args)
+
+
+def _run_text(words: list[str]) -> int:
+    from clients import text_cli
+
+    parser = _Parser(prog="kotak text", description="Talk to a text door, as in 2020.")
+    text_cli.add_arguments(parser)
+    return text_cli.run(parser.parse_args(words))
+
+
+# --- The broker's commands -------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = _Parser(prog="kotak", add_help=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser(
+        "serve", description="Run the broker until SIGTERM or Ctrl-C.", epilog=_PRECEDENCE
+    )
+    _add_settings(serve)
+    serve.set_defaults(run=_serve)
+    check = commands.add_parser(
+        "check-config", description="Show the settings, or what is wrong.", epilog=_PRECEDENCE
+    )
+    _add_settings(check)
+    check.set_defaults(run=_check_config)
+    _add_user_commands(commands.add_parser("user", description="Add, list and remove users."))
+    _add_gateway(commands.add_parser("gateway", description="Run one door alone."))
+    return parser
+
+
+_PRECEDENCE: Final = """\
+A setting NAME may also stand in the file (NAME = value, TOML) or in the environment (KOTAK_NAME).
+The flag wins over the environment, the environment over the file. KOTAK_CONFIG names the file."""
+
+_GATEWAY_SETTINGS: Final = (
+    "text", "text_connections_max", "text_line_ms", "drain_ms", "log_level", "log_json",
+)  # fmt: skip
+_USER_SETTINGS: Final = ("data", "store")
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
+    """Add ``--config`` and the flags of the settings, grouped, their defaults in the help."""
+    from broker.config import SETTINGS, show
+
+    parser.add_argument("--config", metavar="FILE", help="the settings, as TOML")
+    groups: dict[str, Any] = {}
+    for setting in SETTINGS.values():
+        if names is not None and setting.name not in names:
+            continue
+        if setting.group not in groups:
+            groups[setting.group] = parser.add_argument_group(setting.group)
+        default = "~/.local/share/kotak" if setting.name == "data" else show(setting.default)
+        options: dict[str, Any] = {"dest": setting.name, "default": None}
+        options["help"] = f"{setting.help} (default: {default})".replace("%", "%%")
+        if setting.kind.form:
+            options["metavar"] = setting.kind.form
+        else:
+            options["action"] = argparse.BooleanOptionalAction
+        groups[setting.group].add_argument(setting.flag, **options)
+
+
+def _load(args: argparse.Namespace) -> Any:
+    """Return `broker.config.Loaded`. Errors: `ExitError` with the configuration's sentence."""
+    from broker.config import SETTINGS, ConfigError, load
+
+    given = vars(args)
+    flags = {name: given[name] for name in SETTINGS if name in given}
+    try:
+        return load(flags=flags, environ=os.environ, file=args.config)
+    except ConfigError as error:
+        raise ExitError(Exit.USAGE, str(error)) from None
+
+
+def _start_logging(config: Any) -> None:
+    from broker import logs
+
+    logs.configure(config.log_level, config.log_json)
+    for sentence in config.warnings():
+        logging.getLogger("kotak.config").warning("%s", sentence)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    config = _load(args).config
+    from broker import server
+
+    _start_logging(config)
+    return server.run(config)
+
+
+def _check_config(args: argparse.Namespace) -> int:
+    from broker.config import show
+
+    config, sources = _load(args)
+    rows = [("setting", "value", "from")]
+    rows += [(name, show(getattr(config, name)), source) for name, source in sources.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for name, value, source in rows:
+        print(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}")
+    for sentence in config.warnings():
+        print(f"kotak: warning: {sentence}", file=sys.stderr)
+    return Exit.OK
+
+
+def _add_gateway(parser: argparse.ArgumentParser) -> None:
+    text = parser.add_subparsers(dest="door", required=True).add_parser(
+        "text", description="Run the text door in front of another broker.", epilog=_PRECEDENCE
+    )
+    text.add_argument(
+        "--broker", required=True, metavar="tcp://HOST:PORT", help="the broker's ZeroMQ door"
+    )
+    _add_settings(text, _GATEWAY_SETTINGS)
+    text.set_defaults(run=_gateway)
+
+
+def _gateway(args: argparse.Namespace) -> int:
+    from broker.config import ConfigError, read_endpoint
+
+    config = _load(args).config
+    if config.text is None:
+        raise ExitError(Exit.USAGE, "text is off: a text gateway needs an address to listen on")
+    try:
+        address = read_endpoint(args.broker, source="--broker")
+    except ConfigError as error:
+        raise ExitError(Exit.USAGE, str(error)) from None
+    from broker import server
+
+    _start_logging(config)
+    return server.run_gateway(config, address)
+
+
+# --- Accounts --------------------------------------------------------------------------------
+
+
+def _add_user_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="user_command", required=True)
+
+    def command(word: str, text: str, *, user: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(word, description=text)
+        if user:
+            sub.add_argument("user", metavar="NAME", help="the user's name")
+        _add_settings(sub, _USER_SETTINGS)
+        sub.set_defaults(run=_user)
+        return sub
+
+    add = command("add", "Add a user. Asks for the password.")
+    add.add_argument("--name", metavar="TEXT", help="the display name (default: NAME)")
+    _add_password_options(add)
+    _add_password_options(command("passwd", "Set a user's password; its sessions end."))
+    remove = command("remove", "Remove a user and every message in its mailbox.")
+    remove.add_argument("--yes", action="store_true", help="do not ask")
+    show = command("list", "List all users.", user=False)
+    show.add_argument("--json", action="store_true", help="one JSON array")
+    file = command("import", _IMPORT, user=False)
+    file.add_argument("file", metavar="FILE", help="the file; - is stdin")
+
+
+_IMPORT: Final = """\
+Add the users of a file, one a line:
+
+  user:password
+  user:password:display name
+  user:$argon2id$...:display name
+
+The first two colons part the fields: a password has none, a display name may. Blank lines and lines
+that begin with # are skipped. The whole file is checked first: where a line is wrong, no user is
+added. Users that exist are reported and left as they are."""
+
+
+def _add_password_options(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--password-stdin", action="store_true", help="read the password from stdin, one line"
+    )
+    source.add_argument("--password-env", metavar="NAME", help="read it from a variable")
+
+
+def _user(args: argparse.Namespace) -> int:
+    from broker import admin, server
+    from broker.wire.errors import WireError
+
+    run = {
+        "add": admin.add,
+        "list": admin.show,
+        "passwd": admin.passwd,
+        "remove": admin.remove,
+        "import": admin.import_file,
+    }[args.user_command]
+    try:
+        with server.open_admin(_load(args).config) as opened:
+            return run(opened, args)
+    except WireError as error:
+        raise ExitError(Exit.REFUSED, error.message) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
