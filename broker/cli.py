@@ -161,12 +161,18 @@ def _parser() -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(prog="kotak", add_help=False)
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser(
-        "serve", description="Run the broker until SIGTERM or Ctrl-C.", epilog=_PRECEDENCE
+        "serve",
+        usage="kotak serve [--config FILE] [--SETTING VALUE ...]",
+        description="Run the broker until SIGTERM or Ctrl-C.",
+        epilog=_PRECEDENCE,
     )
     _add_settings(serve)
     serve.set_defaults(run=_serve)
     check = commands.add_parser(
-        "check-config", description="Show the settings, or what is wrong.", epilog=_PRECEDENCE
+        "check-config",
+        usage="kotak check-config [--config FILE] [--SETTING VALUE ...]",
+        description="Show the settings as serve would take them, or what is wrong.",
+        epilog=_PRECEDENCE,
     )
     _add_settings(check)
     check.set_defaults(run=_check_config)
@@ -182,7 +188,7 @@ The flag wins over the environment, the environment over the file. KOTAK_CONFIG 
 _GATEWAY_SETTINGS: Final = (
     "text", "text_connections_max", "text_line_ms", "drain_ms", "log_level", "log_json",
 )  # fmt: skip
-_USER_SETTINGS: Final = ("data", "store")
+_USER_SETTINGS: Final = ("data",)
 
 
 def _add_settings(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
@@ -199,8 +205,8 @@ def _add_settings(parser: argparse.ArgumentParser, names: Sequence[str] | None =
         default = "~/.local/share/kotak" if setting.name == "data" else show(setting.default)
         options: dict[str, Any] = {"dest": setting.name, "default": None}
         options["help"] = f"{setting.help} (default: {default})".replace("%", "%%")
-        if setting.kind.form:
-            options["metavar"] = setting.kind.form
+        if setting.form:
+            options["metavar"] = setting.form
         else:
             options["action"] = argparse.BooleanOptionalAction
         groups[setting.group].add_argument(setting.flag, **options)
@@ -249,8 +255,11 @@ def _check_config(args: argparse.Namespace) -> int:
 
 
 def _add_gateway(parser: argparse.ArgumentParser) -> None:
-    text = parser.add_subparsers(dest="door", required=True).add_parser(
-        "text", description="Run the text door in front of another broker.", epilog=_PRECEDENCE
+    text = parser.add_subparsers(dest="door", metavar="text", required=True).add_parser(
+        "text",
+        help="the text door",
+        description="Run the text door in front of another broker.",
+        epilog=_PRECEDENCE,
     )
     text.add_argument(
         "--broker", required=True, metavar="tcp://HOST:PORT", help="the broker's ZeroMQ door"
@@ -279,10 +288,12 @@ def _gateway(args: argparse.Namespace) -> int:
 
 
 def _add_user_commands(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="user_command", required=True)
+    commands = parser.add_subparsers(
+        dest="user_command", metavar="add|list|passwd|remove|import", required=True
+    )
 
     def command(word: str, text: str, *, user: bool = True) -> argparse.ArgumentParser:
-        sub = commands.add_parser(word, description=text)
+        sub = commands.add_parser(word, help=text.partition(".")[0].rstrip(":"), description=text)
         if user:
             sub.add_argument("user", metavar="NAME", help="the user's name")
         _add_settings(sub, _USER_SETTINGS)
@@ -302,7 +313,9 @@ def _add_user_commands(parser: argparse.ArgumentParser) -> None:
 
 
 _IMPORT: Final = """\
-Add the users of a file, one a line:
+Add the users of a file.
+
+One user a line:
 
   user:password
   user:password:display name

@@ -269,6 +269,11 @@ class Setting(NamedTuple):
     default: Any
 
     @property
+    def form(self) -> str:
+        """The value's placeholder in --help; empty for a switch."""
+        return "MS" if self.name.endswith("_ms") else self.kind.form
+
+    @property
     def variable(self) -> str:
         return _PREFIX + self.name.upper()
 
@@ -298,6 +303,8 @@ def show(value: object) -> str:
     """Write a value of `Config` as the file, the environment and the flags accept it."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int):
+        return f"{value:_}"  # as TOML allows: the eye counts the digits
     return "off" if value is None else str(value)
 
 

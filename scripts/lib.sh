@@ -76,7 +76,7 @@ install_into_venv() {
         die "the installation failed, see above; is the package index reachable? (all: $VENV/pip.log)"
     fi
     maker >"$VENV/made-by"
-    project >"$VENV/installed-$extra"
+    project | tee "$VENV/installed-$extra" >"$VENV/installed-runtime"
     rm "$VENV/unfinished"
 }
 
