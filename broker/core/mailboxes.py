@@ -8,12 +8,34 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterable
 
 from broker.core.dedup import DedupLimits, DedupWindow
+from broker.core.model import Message
 from broker.wire.errors import Code, WireError
 
 #: Acknowledged sequences are cut off the front of a queue in steps of at least this many.
 _COMPACT_MIN = 256
+
+
+def conflict() -> WireError:
+    """Make the refusal of an id that was used for another message."""
+    return WireError(
+        Code.CONFLICT, "this message id was used with another text or recipient: make a new id"
+    )
+
+
+def fitting(messages: Iterable[Message], bytes_max: int) -> list[Message]:
+    """Take messages while their texts fit into ``bytes_max`` bytes, at least one."""
+    taken: list[Message] = []
+    room = bytes_max
+    for message in messages:
+        text = message.text
+        room -= len(text) if text.isascii() else len(text.encode())
+        if room < 0 and taken:
+            break
+        taken.append(message)
+    return taken
 
 
 class Mailbox:
@@ -48,6 +70,9 @@ class Mailboxes:
 
     def __len__(self) -> int:
         return len(self._boxes)
+
+    def __contains__(self, user: str) -> bool:
+        return user in self._boxes
 
     def waiting(self) -> int:
         """Count the messages that are not acknowledged. Walks over all mailboxes."""

@@ -1,0 +1,109 @@
+"""The administrator's way in: through the running broker, or into the folder of a stopped one.
+
+A running broker writes its ZeroMQ address and a token of its own into the data folder, for its
+owner's eyes only: who may read the folder may administer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from broker.config import Config
+from broker.core.service import Finished, Service
+from broker.exits import Exit, ExitError
+from broker.passwords import Argon2Hasher
+from broker.server.assembly import WallClock, make_service, make_store, make_token
+from broker.stores.folder import ADMIN_FILE, DataFolder, FolderHeldError
+from broker.wire.envelope import decode_reply, encode_request, encoder
+from clients import Client
+
+#: Milliseconds that one of the administrator's commands may take.
+_TIMEOUT_MS = 10_000
+
+
+class OfflineAdmin:
+    """Runs the administrator's commands on a store that no broker holds."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._encode = encoder()
+        self._clock_ms = WallClock()
+        self._token = make_token()
+        service.grant_admin(self._token)
+
+    def request(self, command: str, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Run one command. Errors: `WireError`."""
+        frame = encode_request(self._encode, 1, command, self._token, args)
+        turn = self._service.turn([(b"", [frame])], [], self._clock_ms())
+        if turn.jobs:
+            finished = [Finished(job, job.deferred.work()) for job in turn.jobs]
+            turn = self._service.turn([], finished, self._clock_ms())
+        reply = decode_reply(turn.replies[b""][0])
+        if reply.error is not None:
+            raise reply.error
+        result: dict[str, Any] = reply.result
+        return result
+
+
+class OnlineAdmin:
+    """Runs the administrator's commands through a running broker."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def request(self, command: str, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Run one command. Errors: `WireError`, also where the broker does not answer."""
+        return self._client.request(command, args)
+
+
+@contextmanager
+def open_admin(config: Config) -> Iterator[OfflineAdmin | OnlineAdmin]:
+    """Open the accounts of a data folder. Errors: `ExitError`, `StoreUnusableError`."""
+    try:
+        folder = DataFolder(config.data)
+    except FolderHeldError:
+        address, token = _read(config.data / ADMIN_FILE)
+        with Client(address, token=token, timeout_ms=_TIMEOUT_MS) as client:
+            yield OnlineAdmin(client)
+        return
+    with folder:
+        if config.store == "memory:":
+            raise ExitError(
+                Exit.USAGE,
+                "a broker with --store memory: has accounts only while it runs: start it",
+            )
+        store = make_store(config, folder)
+        try:
+            yield OfflineAdmin(make_service(config, store, Argon2Hasher()))
+        finally:
+            store.close()
+
+
+def publish(folder: DataFolder, address: str, token: str) -> None:
+    """Write down how to administer the broker that holds this folder."""
+    withdraw(folder)
+    handle = os.open(folder.admin_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        json.dump({"zmq": address, "token": token}, file)
+
+
+def withdraw(folder: DataFolder) -> None:
+    """Remove what `publish` wrote, or what a broker that was killed left behind."""
+    folder.admin_file.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[str, str]:
+    try:
+        found = json.loads(path.read_text())
+        return str(found["zmq"]), str(found["token"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ExitError(
+            Exit.UNREACHABLE,
+            f"a broker holds {path.parent}, but {path.name} in it cannot be read: "
+            "it is starting or stopping, or runs as another user",
+        ) from error

@@ -1,0 +1,61 @@
+"""Parts that both the running broker and `kotak user` on a stopped one are made of."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from importlib.metadata import version
+
+from broker.config import Config
+from broker.core.dedup import DedupLimits
+from broker.core.ports import Hasher
+from broker.core.service import Service
+from broker.core.sessions import SessionLimits
+from broker.stores import AnyStore, open_store
+from broker.stores.folder import DataFolder
+
+#: 256 random bits; the prefix lets scanners of public code find a token that leaked.
+_TOKEN_BYTES = 32
+_TOKEN_PREFIX = "kt_"  # noqa: S105 - the prefix of every token
+
+
+def make_token() -> str:
+    """Return a new token."""
+    return _TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
+
+
+class WallClock:
+    """Milliseconds since the epoch, never going back: a clock that is set back stands still."""
+
+    def __init__(self) -> None:
+        self._last_ms = 0
+
+    def __call__(self) -> int:
+        self._last_ms = max(self._last_ms, time.time_ns() // 1_000_000)
+        return self._last_ms
+
+
+def make_store(config: Config, folder: DataFolder) -> AnyStore:
+    """Open the store that the configuration names. Errors: `StoreUnusableError`."""
+    return open_store(
+        config.store,
+        folder,
+        mailbox_messages_max=config.mailbox_messages_max,
+        dedup=DedupLimits(
+            ids_per_sender=config.dedup_ids_per_sender,
+            ids_max=config.dedup_ids_max,
+            window_ms=config.dedup_window_ms,
+        ),
+    )
+
+
+def make_service(config: Config, store: AnyStore, hasher: Hasher) -> Service:
+    """Put the service over a store."""
+    return Service(
+        store,
+        hasher=hasher,
+        make_token=make_token,
+        session_limits=SessionLimits(config.session_idle_ms, config.session_max_ms),
+        register=config.register,
+        server=f"kotak/{version('kotak')}",
+    )

@@ -1,0 +1,211 @@
+"""The running broker: its parts, the order they start in, and the order they stop in."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import threading
+import time
+from contextlib import ExitStack
+from typing import Final, NamedTuple
+
+import zmq
+
+from broker.config import Address, Config
+from broker.core.model import Account
+from broker.core.ports import Hasher, Store
+from broker.exits import Exit, ExitError
+from broker.metrics import Metrics
+from broker.passwords import Argon2Hasher
+from broker.server.access import publish, withdraw
+from broker.server.assembly import WallClock, make_service, make_store, make_token
+from broker.server.text_door import TextDoor
+from broker.stores import AnyStore
+from broker.stores.folder import DataFolder
+from broker.transports.router import Router
+from broker.transports.status import Status
+from broker.workers import WorkerPool
+
+log = logging.getLogger("kotak.server")
+
+#: The four users of the 2020 service: user, display name, password.
+DEMO_USERS: Final = (
+    ("shafwa", "Shafwa", "mks"),
+    ("fadly", "Fadly", "prp"),
+    ("afif", "Afif", "plp"),
+    ("mamang", "mamang", "jkt"),
+)
+
+#: Open files wanted: at its limit libzmq spins on a core and SQLite cannot open its files.
+_OPEN_FILES_WANTED: Final = 65_536
+#: The text gateway's own way to the ROUTER.
+_INPROC: Final = "inproc://kotak"
+#: Seconds between looks at whether the slow requests are done.
+_DRAIN_POLL_S: Final = 0.01
+
+
+class Doors(NamedTuple):
+    """Where each door is; None is one that is off."""
+
+    zmq: str
+    text: Address | None
+    http: Address | None
+
+    def __str__(self) -> str:
+        return f"zmq={self.zmq} text={self.text or 'off'} http={self.http or 'off'}"
+
+
+class Server:
+    """A broker in this process. `start` it once, `stop` it once.
+
+    ``failed`` is set when the store can no longer be trusted: stop, and start anew to recover.
+    ``ending`` is set with it, and by whoever wants the broker to end.
+    """
+
+    def __init__(self, config: Config, *, hasher: Hasher | None = None) -> None:
+        self._config = config
+        self._hasher = hasher or Argon2Hasher()
+        self._parts = ExitStack()
+        self.failed = threading.Event()
+        self.ending = threading.Event()
+
+    def start(self) -> Doors:
+        """Open everything, in order; what was opened is closed again where a step fails.
+
+        Errors: `StoreUnusableError`, `ExitError` (an address is taken).
+        """
+        os.umask(0o077)  # whatever is made from here on is for our own eyes
+        _raise_open_files()
+        with self._parts as opened:
+            doors = self._open()
+            self._parts = opened.pop_all()
+        return doors
+
+    def stop(self) -> None:
+        """Finish what is under way and close everything; a second call does nothing.
+
+        The order is that of the stack backwards. Readiness goes first, so that balancers look
+        elsewhere; the text door while the broker still answers it; then slow requests finish, while
+        new ones are told to come again; then the workers, after whom nobody touches the socket or
+        the store; then the socket, whose replies get their linger; the store last.
+        """
+        self.ending.set()
+        self._parts.close()
+
+    def _open(self) -> Doors:
+        config, close_later = self._config, self._parts.callback
+        folder = DataFolder(config.data)
+        close_later(folder.close)
+        store = make_store(config, folder)
+        close_later(store.close)
+        if config.demo:
+            _add_demo_users(store, self._hasher)
+        self._service = make_service(config, store, self._hasher)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        close_later(context.term)
+        self._router = Router(context)
+        close_later(self._router.close)
+        zmq_address = self._bind()
+        self._pool = WorkerPool(
+            self._router,
+            self._service,
+            threads=config.workers,
+            clock_ms=WallClock(),
+            on_failure=self._fail,
+        )
+        self._text = TextDoor(config, _INPROC, context=context)
+        http = self._open_http(store)
+        self._pool.start()
+        close_later(self._pool.stop)
+        close_later(self._drain)
+        self._publish(folder, zmq_address)
+        return Doors(zmq_address, self._open_text(), http)
+
+    def _bind(self) -> str:
+        try:
+            self._router.bind(_INPROC)
+            return self._router.bind(self._config.zmq)
+        except zmq.ZMQError as error:
+            raise _taken("zmq", self._config.zmq, error.strerror) from error
+
+    def _publish(self, folder: DataFolder, zmq_address: str) -> None:
+        token = make_token()
+        self._service.grant_admin(token)
+        publish(folder, zmq_address, token)
+        self._parts.callback(withdraw, folder)
+
+    def _open_text(self) -> Address | None:
+        if self._config.text is None:
+            return None
+        try:
+            address = self._text.start()
+        except OSError as error:
+            raise _taken("text", self._config.text, error.strerror) from error
+        self._parts.callback(self._text.stop)
+        return address
+
+    def _open_http(self, store: AnyStore) -> Address | None:
+        wanted = self._config.http
+        if wanted is None:
+            return None
+        metrics = self._metrics(store)
+        status = Status(exposition=metrics.exposition, ready=lambda: not self.ending.is_set())
+        try:
+            address = Address(*status.start(*wanted))
+        except OSError as error:
+            raise _taken("http", wanted, error.strerror) from error
+        self._parts.callback(status.stop)
+        return address
+
+    def _metrics(self, store: AnyStore) -> Metrics:
+        """Name what the parts count."""
+        metrics, service, pool, text = Metrics(), self._service, self._pool, self._text
+        count, gauge = metrics.counter, metrics.gauge
+        count("kotak_requests", "Requests", lambda: dict(service.requests), label="command")
+        count("kotak_refusals", "Requests refused", lambda: dict(service.errors), label="code")
+        count("kotak_turns", "Batches handled, each one commit at most", lambda: pool.turns)
+        dropped = self._router.dropped
+        count("kotak_replies_dropped", "Replies lost", lambda: dict(dropped), label="reason")
+        gauge("kotak_mailboxes", "Mailboxes", lambda: len(store.mailboxes))
+        gauge("kotak_waiting_messages", "Not yet acknowledged", store.mailboxes.waiting)
+        gauge("kotak_text_connections", "Text connections open", lambda: text.connections)
+        count("kotak_text_lines", "Lines answered on the text door", lambda: text.lines)
+        return metrics
+
+    def _drain(self) -> None:
+        """Answer newcomers with ``unavailable`` until the slow requests are finished."""
+        self._service.draining = True
+        until = time.monotonic() + self._config.drain_ms / 1_000 / 2
+        while self._service.busy and not self.failed.is_set() and time.monotonic() < until:
+            time.sleep(_DRAIN_POLL_S)
+
+    def _fail(self) -> None:
+        self.failed.set()
+        self.ending.set()
+
+
+def _taken(door: str, wanted: object, reason: str | None) -> ExitError:
+    return ExitError(
+        Exit.ADDRESS_TAKEN,
+        f"the {door} door cannot open at {wanted}: {reason}. Another program may be using it; "
+        f"choose another address with --{door} (port 0 picks a free one)",
+    )
+
+
+def _add_demo_users(store: Store, hasher: Hasher) -> None:
+    """Make the original's users where they are missing; those that exist are left alone."""
+    with store.batch():
+        for user, name, password in DEMO_USERS:
+            if store.account(user) is None:
+                store.put_account(user, Account(user, name, hasher.hash(password)))
+
+
+def _raise_open_files() -> None:
+    """Allow as many open files as we may, up to what thousands of connections need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES_WANTED if hard == resource.RLIM_INFINITY else min(_OPEN_FILES_WANTED, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if wanted < _OPEN_FILES_WANTED:
+        log.warning("only %d files may be open at once: raise LimitNOFILE or ulimit -n", wanted)

@@ -1,0 +1,103 @@
+"""The text door in a thread of its own: an event loop, a client of the broker, the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+from clients.ids import MessageIds
+
+from broker.config import Address, Config
+from broker.transports.text_gateway import TextGateway
+from clients import AsyncClient
+
+#: Parts of the drain time that the gateway may take for each of its three steps.
+_DRAIN_PARTS = 6
+
+
+async def serve_text(
+    config: Config,
+    broker_address: str,
+    *,
+    context: zmq.Context[Any] | None,
+    opened: Callable[[TextGateway, Address], None],
+    stopping: asyncio.Event,
+) -> None:
+    """Run the text door until ``stopping`` is set. Errors: `OSError` (the address is taken)."""
+    assert config.text is not None
+    async with AsyncClient(broker_address, context=context, name="text-door") as client:
+        gateway = TextGateway(
+            client,
+            message_id=MessageIds().next,
+            connections_max=config.text_connections_max,
+            line_timeout_ms=config.text_line_ms,
+        )
+        opened(gateway, Address(*await gateway.start(config.text.host, config.text.port)))
+        await stopping.wait()
+        await gateway.stop(grace_ms=config.drain_ms // _DRAIN_PARTS)
+
+
+class TextDoor:
+    """`serve_text` in a thread, for the broker's own process."""
+
+    def __init__(self, config: Config, broker_address: str, *, context: zmq.Context[Any]) -> None:
+        self._config = config
+        self._broker_address = broker_address
+        self._context = context
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+        self._gateway: TextGateway | None = None
+        self._opened = threading.Event()
+        self._address: Address | None = None
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, name="kotak-text", daemon=True)
+
+    @property
+    def connections(self) -> int:
+        return self._gateway.connections if self._gateway else 0
+
+    @property
+    def lines(self) -> int:
+        return self._gateway.lines if self._gateway else 0
+
+    def start(self) -> Address:
+        """Open the door; return its address. Errors: `OSError` (the address is taken)."""
+        self._thread.start()
+        self._opened.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+        assert self._address is not None
+        return self._address
+
+    def stop(self) -> None:
+        """Finish the lines under way, answer the rest with an ERROR, close."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except OSError as error:
+            self._error = error
+        finally:
+            self._opened.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await serve_text(
+            self._config,
+            self._broker_address,
+            context=self._context,
+            opened=self._is_open,
+            stopping=self._stopping,
+        )
+
+    def _is_open(self, gateway: TextGateway, address: Address) -> None:
+        self._gateway = gateway
+        self._address = address
+        self._opened.set()

@@ -1,0 +1,81 @@
+"""The data folder: private to its owner, and held by one broker at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from broker.core.ports import StoreUnusableError
+
+LOCK_FILE: Final = "broker.lock"
+DATABASE_FILE: Final = "kotak.db"
+#: Where the running broker says how to administer it.
+ADMIN_FILE: Final = "admin.json"
+
+
+class FolderHeldError(StoreUnusableError):
+    """Another broker holds the folder."""
+
+
+class DataFolder:
+    """A data folder, made where it is missing and locked while this object is open.
+
+    Errors: `StoreUnusableError` (not writable, open to others), `FolderHeldError`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_private(path)
+            self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreUnusableError(
+                f"the data folder {path} cannot be used: {error.strerror}. "
+                "Choose another with --data, or make this one writable"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise FolderHeldError(
+                f"another broker is running on {path}. Stop it first, or choose another folder "
+                "with --data"
+            ) from error
+
+    @property
+    def database(self) -> Path:
+        return self.path / DATABASE_FILE
+
+    @property
+    def admin_file(self) -> Path:
+        return self.path / ADMIN_FILE
+
+    def close(self) -> None:
+        """Let another broker in. The lock file stays: removing it would be a race."""
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _check_private(path: Path) -> None:
+    """Refuse a folder that others may read: messages and password hashes lie in it."""
+    info = path.stat()
+    if info.st_uid == os.geteuid() and stat.S_IMODE(info.st_mode) & 0o077:
+        raise StoreUnusableError(
+            f"the data folder {path} is open to other users: run chmod 700 on it, "
+            "or choose another with --data"
+        )

@@ -1,0 +1,126 @@
+"""Opening the database file: whose it is, which version, how it must be set.
+
+The rules for changing the schema stand in sqlite_schema.sql.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from broker.core.ports import StoreUnusableError
+
+#: "Kotk": marks the file as ours.
+APPLICATION_ID: Final = 0x4B6F746B
+
+#: Each step's SQL, applied in order; `user_version` counts those that were.
+MIGRATIONS: Final[Sequence[str]] = (
+    files("broker.stores").joinpath("sqlite_schema.sql").read_text("utf-8"),
+)
+
+#: WAL pages before a commit checkpoints them (4 KiB each): rarer is cheaper, at up to 16 MiB.
+_CHECKPOINT_PAGES: Final = 4_000
+
+#: Set on the connection and read back: a build or a file may have other defaults.
+_PRAGMAS: Final = {
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL: the WAL is synced before a commit returns
+    "wal_autocheckpoint": _CHECKPOINT_PAGES,
+    "foreign_keys": 1,
+    "mmap_size": 0,  # a failing disk must raise an error, not a signal
+    "temp_store": 2,
+}
+#: Where fsync alone does not reach the platter (macOS); elsewhere SQLite ignores them.
+_FULL_FSYNC: Final = ("fullfsync", "checkpoint_fullfsync")
+
+
+def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
+    """Open or create the database; nothing is changed in a file that is not ours or damaged.
+
+    Errors: `StoreUnusableError` with what to do.
+    """
+    existed = path.exists()
+    _check_files(path, existed=existed)
+    try:
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            _examine(database, path, existed=existed, check=check)
+            _configure(database)
+            _migrate(database)
+        except BaseException:
+            database.close()
+            raise
+    except sqlite3.Error as error:
+        raise StoreUnusableError(
+            f"the database {path} cannot be used ({error}). Restore a backup, "
+            "or choose another folder with --data; the file was left as it is"
+        ) from error
+    if not existed:
+        path.chmod(0o600)
+    return database
+
+
+def _check_files(path: Path, *, existed: bool) -> None:
+    """Never start empty where there were messages: what is missing must be put back by a person."""
+    wal = path.with_name(path.name + "-wal")
+    if existed and path.stat().st_size == 0:
+        raise StoreUnusableError(
+            f"the database {path} is empty, so it was damaged: restore a backup, or remove it "
+            "to begin anew"
+        )
+    if not existed and wal.exists():
+        raise StoreUnusableError(
+            f"the database {path} is gone but {wal.name} is there: restore a backup, or remove "
+            "that file to begin anew"
+        )
+
+
+def _examine(database: sqlite3.Connection, path: Path, *, existed: bool, check: bool) -> None:
+    """Refuse a file of somebody else's, of a newer version, or with damage."""
+    if not existed:
+        return
+    mark = _pragma(database, "application_id")
+    version = _pragma(database, "user_version")
+    if mark != APPLICATION_ID:
+        raise StoreUnusableError(
+            f"{path} is not a Kotak database: choose another folder with --data"
+        )
+    if version > len(MIGRATIONS):
+        raise StoreUnusableError(
+            f"{path} was written by a newer Kotak (schema {version}, this one knows "
+            f"{len(MIGRATIONS)}): install that version again"
+        )
+    if check and _pragma(database, "quick_check") != "ok":
+        raise StoreUnusableError(
+            f"the database {path} is damaged: restore a backup. It was left as it is"
+        )
+
+
+def _configure(database: sqlite3.Connection) -> None:
+    for name in _FULL_FSYNC:
+        database.execute(f"PRAGMA {name} = 1")
+    for name, wanted in _PRAGMAS.items():
+        database.execute(f"PRAGMA {name} = {wanted}")
+        found = _pragma(database, name)
+        if name != "mmap_size" and found != wanted:
+            raise StoreUnusableError(
+                f"SQLite would not set {name} to {wanted} (it is {found}); the promise needs it"
+            )
+
+
+def _migrate(database: sqlite3.Connection) -> None:
+    version = _pragma(database, "user_version")
+    for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
+        database.executescript(
+            f"BEGIN IMMEDIATE;\n{step}\n"
+            f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
+        )
+
+
+def _pragma(database: sqlite3.Connection, name: str) -> Any:
+    """Return the value of a pragma (its first row; none at all where SQLite has no such thing)."""
+    row = database.execute(f"PRAGMA {name}").fetchone()
+    return row[0] if row else 0

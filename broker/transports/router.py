@@ -1,0 +1,157 @@
+"""The ZeroMQ door: a ROUTER socket that is drained, answered and never blocks on a peer.
+
+Whoever holds the baton of `broker.workers` owns it; only `wake` may be called from elsewhere.
+Source: docs/PROTOCOL.md, "Transport".
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final
+
+import zmq
+
+from broker.wire.limits import FRAME_BYTES_MAX, FRAMES_PER_MESSAGE_MAX
+
+#: Messages taken in one turn at most: bounds the time to the first reply and the commit's size.
+MESSAGES_PER_TURN_MAX: Final = 512
+#: Request frames in one turn at most (the message that crosses it is still taken whole).
+REQUESTS_PER_TURN_MAX: Final = 2_048
+#: Messages queued by libzmq for a peer that does not read, and from one that floods.
+QUEUE_MESSAGES_MAX: Final = 10_000
+#: Milliseconds for a peer to complete ZeroMQ's handshake; libzmq waits 30 s by default.
+HANDSHAKE_MS: Final = 5_000
+#: Milliseconds between heartbeats to silent peers, and until one counts as gone.
+HEARTBEAT_MS: Final = 10_000
+HEARTBEAT_TIMEOUT_MS: Final = 30_000
+#: Milliseconds that replies may take to leave when the broker stops.
+LINGER_MS: Final = 1_000
+#: Connections waiting to be accepted.
+BACKLOG_CONNECTIONS: Final = 1_024
+
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+_RCVMORE: Final = int(zmq.RCVMORE)
+
+_OPTIONS: Final[Mapping[int, int]] = {
+    zmq.ROUTER_MANDATORY: 1,  # tell us about a peer that is gone or does not read
+    zmq.ROUTER_HANDOVER: 0,  # nobody may take over a living peer's routing id
+    zmq.MAXMSGSIZE: FRAME_BYTES_MAX,
+    zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
+    zmq.HEARTBEAT_IVL: HEARTBEAT_MS,
+    zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
+    zmq.HEARTBEAT_TTL: HEARTBEAT_TIMEOUT_MS,
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.SNDHWM: QUEUE_MESSAGES_MAX,
+    zmq.RCVHWM: QUEUE_MESSAGES_MAX,
+    zmq.LINGER: LINGER_MS,
+    zmq.BACKLOG: BACKLOG_CONNECTIONS,
+    zmq.IPV6: 1,
+}
+
+#: One message: the peer's routing id and its frames; None in their place where there were too many.
+Arrival = tuple[bytes, list[bytes] | None]
+
+
+class Router:
+    """The ROUTER socket and the bell that wakes the one who waits on it."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self._socket = context.socket(zmq.ROUTER)
+        for option, value in _OPTIONS.items():
+            self._socket.setsockopt(option, value)
+        self._bell = context.socket(zmq.PAIR)
+        self._bell_rope = context.socket(zmq.PAIR)
+        name = f"inproc://kotak-bell-{id(self)}"
+        self._bell.bind(name)
+        self._bell_rope.connect(name)
+        self._bell_rope_lock = threading.Lock()
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._bell, zmq.POLLIN)
+        #: Replies that could not be handed over, by reason, for the metrics page.
+        self.dropped: Counter[str] = Counter()
+
+    def bind(self, address: str) -> str:
+        """Open a door; return its address, with the port that was picked for port 0.
+
+        Errors: `zmq.ZMQError` (the address is taken, or is none).
+        """
+        self._socket.bind(address)
+        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def drain(self) -> list[Arrival]:
+        """Take what has arrived, up to the limits of a turn, without waiting.
+
+        Hot path, hence frame by frame: `recv_multipart` costs four times as much.
+        """
+        recv, more = self._socket.recv, self._socket.getsockopt
+        arrivals: list[Arrival] = []
+        room = REQUESTS_PER_TURN_MAX
+        with suppress(zmq.Again):
+            while room > 0 and len(arrivals) < MESSAGES_PER_TURN_MAX:
+                route = recv(_NOBLOCK)
+                frames: list[bytes] = []
+                while more(_RCVMORE):
+                    frames.append(recv(_NOBLOCK))
+                    if len(frames) > FRAMES_PER_MESSAGE_MAX:
+                        self._skip_message()
+                        arrivals.append((route, None))
+                        break
+                else:
+                    arrivals.append((route, frames))
+                room -= len(frames)
+        return arrivals
+
+    def wait(self, timeout_ms: int) -> None:
+        """Wait until something arrives, the bell rings, or time is up."""
+        for socket, _ in self._poller.poll(timeout_ms):
+            if socket is self._bell:
+                self._silence_bell()
+
+    def wake(self) -> None:
+        """End a `wait`. From any thread."""
+        with self._bell_rope_lock, suppress(zmq.Again):  # it rings already
+            self._bell_rope.send(b"", _NOBLOCK)
+
+    def send(self, replies: Mapping[bytes, list[bytes]]) -> None:
+        """Hand each peer its replies, several to a message.
+
+        A peer that is gone or does not read loses its replies, counted; what they spoke of is
+        in the store, and the client asks again. Nothing here ever waits.
+        """
+        send = self._socket.send
+        for route, frames in replies.items():
+            for start in range(0, len(frames), FRAMES_PER_MESSAGE_MAX):
+                part = frames[start : start + FRAMES_PER_MESSAGE_MAX]
+                last = part.pop()
+                try:
+                    send(route, _NOBLOCK_MORE)
+                    for frame in part:
+                        send(frame, _NOBLOCK_MORE)
+                    send(last, _NOBLOCK)
+                except zmq.Again:
+                    self.dropped["slow_peer"] += len(part) + 1
+                except zmq.ZMQError as error:
+                    if error.errno != zmq.EHOSTUNREACH:
+                        raise
+                    self.dropped["peer_gone"] += len(part) + 1
+
+    def close(self) -> None:
+        """Close the door; replies under way have ``LINGER_MS`` to leave."""
+        for socket in (self._socket, self._bell, self._bell_rope):
+            socket.close()
+
+    def _skip_message(self) -> None:
+        """Take the rest of a message that has too many frames, keeping nothing of it."""
+        recv, more = self._socket.recv, self._socket.getsockopt
+        while more(_RCVMORE):
+            recv(_NOBLOCK)
+
+    def _silence_bell(self) -> None:
+        with suppress(zmq.Again):
+            while True:
+                self._bell.recv(_NOBLOCK)
