@@ -1,0 +1,105 @@
+"""What the command line asks of a client, and what it says while an answer is slow in coming."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from threading import Timer
+from typing import Final, NamedTuple, Protocol, Self
+
+from broker.wire.limits import INBOX_MESSAGES_MAX
+from clients.client import Inbox, Login, Receipt, User
+from clients.display import safe_line
+from clients.errors import KotakError, RequestError
+
+#: Silence up to here passes for speed; after it, a person wants to know what is going on.
+NOTICE_AFTER_S: Final = 1.0
+#: Messages that one command shows: a mailbox that fills as fast as it is read must not hold it.
+MESSAGES_PER_RUN_MAX: Final = 10_000
+
+
+class Calls(Protocol):
+    """The blocking client, as far as the command line uses it. Source: docs/PROTOCOL.md."""
+
+    token: str | None
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc_info: object) -> None: ...
+    def login(self, user: str, password: str, *, timeout_ms: int | None = None) -> Login: ...
+    def logout(self) -> None: ...
+    def ping(self) -> int: ...
+    def send(
+        self, to: str, text: str, *, message_id: str | None = None, timeout_ms: int | None = None
+    ) -> Receipt: ...
+    def inbox(self, *, limit: int = 100, after: int | None = None) -> Inbox: ...
+    def acknowledge(self, seq: int) -> int: ...
+    def users_on(self) -> list[User]: ...
+    def register(self, user: str, password: str, *, name: str | None = None) -> object: ...
+    def change_password(self, old: str, new: str) -> None: ...
+
+
+class Connect(Protocol):
+    """Open a client for ``address``; `clients.client.Client` is one."""
+
+    def __call__(self, address: str, *, token: str | None, timeout_ms: int) -> Calls: ...
+
+
+class Shown(NamedTuple):
+    """How many messages were shown, and whether more were waiting behind them."""
+
+    messages: int
+    more: bool
+
+
+def read_inbox(
+    client: Calls,
+    show: Callable[[Inbox], None],
+    *,
+    waiting: Callable[[], contextlib.AbstractContextManager[None]],
+    keep: bool = False,
+    messages_max: int = MESSAGES_PER_RUN_MAX,
+) -> Shown:
+    """Hand the waiting messages to ``show`` page by page; acknowledge each page after it returned.
+
+    A page that ``show`` did not survive stays in the mailbox. ``keep`` acknowledges nothing.
+    Errors: what ``show`` raises, and `KotakError`.
+    """
+    count, after = 0, None
+    while True:
+        with waiting():
+            page = client.inbox(limit=min(messages_max - count, INBOX_MESSAGES_MAX), after=after)
+        if not page.messages:
+            return Shown(count, more=False)
+        show(page)
+        count += len(page.messages)
+        after = page.messages[-1].seq
+        if not keep:
+            with waiting():
+                client.acknowledge(after)
+        if not page.more or count >= messages_max:
+            return Shown(count, page.more)
+
+
+@contextlib.contextmanager
+def waiting_notice(address: str, *, after_s: float = NOTICE_AFTER_S) -> Iterator[None]:
+    """Say on standard error what is being waited for, should it take longer than ``after_s``."""
+    notice = f"waiting for the broker at {safe_line(address)} (Ctrl-C to give up)\n"
+    timer = Timer(after_s, _say, (notice,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _say(notice: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody is left to read it
+        sys.stderr.write(notice)
+        sys.stderr.flush()
+
+
+def sentence(error: KotakError) -> str:
+    """Return what went wrong for a person: the broker's own sentence where it gave one."""
+    return safe_line(error.message if isinstance(error, RequestError) else str(error))

@@ -1,0 +1,225 @@
+"""The interactive chat without its terminal: a line in, the words of the 2020 client out.
+
+A chat has one session at a time; logging in again changes the user and leaves the earlier session
+alive, until the chat ends and with it every session that it opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import ClassVar, Final, NamedTuple
+
+from broker.wire.commands import ALIASES
+from broker.wire.errors import Code
+from clients.calls import Calls, read_inbox, sentence, waiting_notice
+from clients.client import Inbox
+from clients.display import message_text, person, safe_line
+from clients.errors import KotakError, RequestError
+
+NOT_AUTHORIZED: Final = "Error, not authorized"
+UNKNOWN_COMMAND: Final = "*Maaf, command tidak benar"
+TOO_FEW_WORDS: Final = "-Maaf, command tidak benar"
+
+#: Characters of a token that tell two sessions apart; the rest is nobody's business.
+TOKEN_CHARS_SHOWN: Final = 8
+#: Names kept for completion, and sessions to be ended: more than anybody types in an evening.
+NAMES_MAX: Final = 1_000
+SESSIONS_MAX: Final = 100
+
+HELP: Final = """\
+login USER             log in; the password is asked for, hidden (also: login USER PASSWORD)
+chat USER TEXT...      send a message
+kotakmasuk             show the waiting messages; they are then gone from the inbox
+user_on                list the users who are logged in
+logout                 end the session
+quit, Ctrl-D           end every session of this chat and leave
+auth, send, inbox and who are other names of login, chat, kotakmasuk and user_on."""
+
+
+def short_token(token: str | None) -> str:
+    """Return enough of a token to tell it from another; nothing where there is none."""
+    return f"{safe_line(token[:TOKEN_CHARS_SHOWN])}..." if token else ""
+
+
+class Unanswered(NamedTuple):
+    """A message that may or may not be stored; sending it again under its id settles which."""
+
+    sender: str
+    to: str
+    text: str
+    message_id: str
+
+
+class Command(NamedTuple):
+    """A command of the chat, with the checks that come before it."""
+
+    run: Callable[[Chat, list[str]], None]
+    words_min: int
+    needs_login: bool = True
+
+
+class Chat:
+    """What the chat knows, and its commands.
+
+    ``say`` prints one line; ``ask_password`` returns what was typed, None where the user thought
+    better of it. Without ``ask_password``, ``login`` needs its password on the line.
+    """
+
+    def __init__(
+        self,
+        client: Calls,
+        address: str,
+        *,
+        say: Callable[[str], None],
+        ask_password: Callable[[], str | None] | None = None,
+    ) -> None:
+        self._client = client
+        self._say = say
+        self._ask_password = ask_password
+        self._waiting = partial(waiting_notice, address)
+        self._opened: list[str] = []
+        self._unanswered: Unanswered | None = None
+        self.address = address
+        #: Who is logged in, as `person`; empty where nobody is.
+        self.who = ""
+        self._user = ""
+        #: User names seen, for completion. A dict keeps their order.
+        self.names: dict[str, None] = {}
+        #: Whether any line so far ended in an error.
+        self.failed = False
+
+    @property
+    def prompt(self) -> str:
+        return f"Command {short_token(self._client.token)}:"
+
+    def handle(self, line: str) -> bool:
+        """Carry out one line; False when the user wants to leave. Raises nothing of Kotak's."""
+        words = line.strip().split(maxsplit=2)
+        if not words:
+            return True
+        if words[0] in ("quit", "exit"):
+            return False
+        command = self.COMMANDS.get(ALIASES.get(words[0], words[0]))
+        if command is None:
+            self._fail(UNKNOWN_COMMAND)
+        elif len(words) < command.words_min:
+            self._fail(TOO_FEW_WORDS)
+        elif command.needs_login and not self._client.token:
+            self._fail(NOT_AUTHORIZED)
+        else:
+            self._attempt(command, words)
+        return True
+
+    def end_sessions(self) -> None:
+        """End every session that this chat opened; the first one that fails ends the attempt."""
+        with contextlib.suppress(KotakError):
+            for token in self._opened:
+                self._client.token = token
+                with self._waiting(), contextlib.suppress(RequestError):  # it had ended already
+                    self._client.logout()
+
+    def _fail(self, words: str) -> None:
+        self.failed = True
+        self._say(words)
+
+    def _attempt(self, command: Command, words: list[str]) -> None:
+        token = self._client.token
+        try:
+            command.run(self, words)
+        except RequestError as error:
+            if error.code == Code.UNAUTHORIZED:
+                self._forget_session(token)
+                self._fail(NOT_AUTHORIZED)
+            else:
+                self._fail(f"Error, {sentence(error)}")
+        except KotakError as error:
+            self._fail(f"Error, {sentence(error)}")
+        except UnicodeError:
+            self._fail("Error, the line is not valid UTF-8")
+
+    def _forget_session(self, token: str | None) -> None:
+        if token in self._opened:
+            self._opened.remove(token)
+        self._client.token = None
+        self.who = self._user = ""
+
+    def _login(self, words: list[str]) -> None:
+        user = words[1]
+        if len(words) > 2:
+            password = words[2]
+        elif self._ask_password is None:
+            self._fail(TOO_FEW_WORDS)
+            return
+        elif (typed := self._ask_password()) is None:
+            return  # the user thought better of it
+        else:
+            password = typed
+        with self._waiting():
+            answer = self._client.login(user, password)
+        self._client.token = answer.token
+        self._opened = [*self._opened, answer.token][-SESSIONS_MAX:]
+        self._user, self.who = answer.user, person(answer.user, answer.name)
+        self._remember(answer.user)
+        self._say(f"username {safe_line(answer.user)} logged in, token {short_token(answer.token)}")
+
+    def _chat(self, words: list[str]) -> None:
+        _, to, text = words
+        last = self._unanswered
+        again = last is not None and last[:3] == (self._user, to, text)
+        message_id = last.message_id if last and again else str(uuid.uuid4())
+        self._unanswered = Unanswered(self._user, to, text, message_id)
+        with self._waiting():
+            try:
+                self._client.send(to, text, message_id=message_id)
+            except RequestError:
+                self._unanswered = None
+                raise
+        self._unanswered = None
+        self._remember(to)
+        self._say(f"message sent to {safe_line(to)}")
+
+    def _kotakmasuk(self, _words: list[str]) -> None:
+        shown = read_inbox(self._client, self._show, waiting=self._waiting)
+        if not shown.messages:
+            self._say("no messages")
+        if shown.more:
+            self._say("more messages are waiting: kotakmasuk again")
+
+    def _show(self, page: Inbox) -> None:
+        for message in page.messages:
+            self._remember(message.sender)
+            self._say(message_text(message, page.name or page.user))
+
+    def _user_on(self, _words: list[str]) -> None:
+        with self._waiting():
+            users = self._client.users_on()
+        for user in users:
+            self._remember(user.user)
+        self._say("user aktif: " + ", ".join(safe_line(user.user) for user in users))
+
+    def _logout(self, _words: list[str]) -> None:
+        token = self._client.token
+        with self._waiting():
+            self._client.logout()
+        self._forget_session(token)
+        self._say("logout success")
+
+    def _help(self, _words: list[str]) -> None:
+        self._say(HELP)
+
+    def _remember(self, user: str) -> None:
+        if len(self.names) < NAMES_MAX:
+            self.names[user] = None
+
+    #: By canonical name; `ALIASES` holds the others.
+    COMMANDS: ClassVar[Mapping[str, Command]] = {
+        "login": Command(_login, 2, needs_login=False),
+        "chat": Command(_chat, 3),
+        "kotakmasuk": Command(_kotakmasuk, 1),
+        "user_on": Command(_user_on, 1),
+        "logout": Command(_logout, 1),
+        "help": Command(_help, 1, needs_login=False),
+    }

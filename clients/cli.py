@@ -1,0 +1,218 @@
+"""``kotak`` as a ZeroMQ client: its arguments, and what each outcome says and returns.
+
+`add_commands` adds the one-shot commands of `clients.commands` to a parser; `interactive` is the
+chat that ``kotak`` alone starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from broker.wire.errors import Code
+from clients import commands
+from clients.calls import MESSAGES_PER_RUN_MAX, Connect, sentence
+from clients.client import Client
+from clients.commands import (
+    DEFAULT_ADDRESS,
+    TIMEOUT_S_DEFAULT,
+    Invocation,
+    NotLoggedInError,
+    UsageError,
+)
+from clients.display import safe_line
+from clients.errors import KotakError, RequestError
+from clients.password_input import PasswordInputError, add_password_options
+from clients.session_file import SessionFileError
+
+TIMEOUT_S_MAX: Final = 3_600.0
+#: What one mailbox holds at most, as brokers come.
+LIMIT_MAX: Final = 1_000_000
+
+OK, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
+INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells have it
+
+#: For the end of every ``--help``.
+EXIT_CODES: Final = """\
+exit codes:
+  0    done
+  1    refused: the broker said no, or you are not logged in
+  2    usage: wrong arguments, no password, an unusable session file or output
+  3    no answer: the broker cannot be reached, or not in time
+  130  interrupted (Ctrl-C)
+"""
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every client command takes; absent ones leave no attribute behind."""
+    # SUPPRESS: otherwise a sub-parser's default overwrites what stood before the command.
+    common = parser.add_argument_group("connection")
+    common.add_argument(
+        "--broker",
+        metavar="ADDRESS",
+        default=argparse.SUPPRESS,
+        help=f"the broker (default: $KOTAK_BROKER, the session's, {DEFAULT_ADDRESS})",
+    )
+    common.add_argument(
+        "--session",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="where the session is kept (default: $KOTAK_SESSION_FILE, "
+        "~/.local/state/kotak/session.json)",
+    )
+    common.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=argparse.SUPPRESS,
+        help=f"how long to wait for an answer (default: {TIMEOUT_S_DEFAULT:g})",
+    )
+
+
+def add_commands(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    *,
+    connect: Connect = Client,
+) -> None:
+    """Add the client's commands; each sets ``run``, a callable from arguments to an exit code."""
+
+    def add(
+        run: Callable[[Invocation], None], help_text: str, *aliases: str
+    ) -> argparse.ArgumentParser:
+        parser = subparsers.add_parser(
+            run.__name__,
+            aliases=aliases,
+            help=help_text,
+            description=f"{help_text[0].upper()}{help_text[1:]}.",
+            epilog=EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.set_defaults(run=partial(run_command, run, connect=connect))
+        add_common_options(parser)
+        return parser
+
+    parser = add(
+        commands.login, "log in and keep the session; the password is asked for, hidden", "auth"
+    )
+    parser.add_argument("user", metavar="USER")
+    add_password_options(parser)
+
+    parser = add(commands.send, "send a message to a user", "chat")
+    parser.add_argument("to", metavar="TO", help="the recipient's user name")
+    parser.add_argument(
+        "text",
+        metavar="TEXT",
+        nargs="+",
+        help="the message; '-' reads standard input, '--' goes before a text that begins with '-'",
+    )
+    parser.add_argument("--id", metavar="ID", help="the message's id, to repeat a send safely")
+
+    parser = add(commands.inbox, "show the waiting messages, then acknowledge them", "kotakmasuk")
+    parser.add_argument("--keep", action="store_true", help="show without acknowledging")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=_limit,
+        help=f"show N messages at most (default: {MESSAGES_PER_RUN_MAX})",
+    )
+
+    parser = add(commands.who, "list the users who are logged in", "user_on")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    add(commands.whoami, "say who is logged in here, and ask the broker whether that still holds")
+    add(commands.logout, "end the session and forget it")
+    parser = add(commands.passwd, "change your password")
+    add_password_options(parser)
+    add_password_options(parser, "new-")
+
+    parser = add(commands.register, "make an account, where the broker allows it")
+    parser.add_argument("user", metavar="USER")
+    parser.add_argument("--name", metavar="NAME", help="the name that others see (default: USER)")
+    add_password_options(parser)
+
+
+def interactive(args: argparse.Namespace, *, connect: Connect = Client) -> int:
+    """Run the interactive chat until its user leaves. Takes the options of `add_common_options`."""
+    codes: list[int] = []
+
+    def chat(call: Invocation) -> None:
+        # prompt_toolkit takes longer to load than any other command takes to run.
+        from clients.prompt import run_chat
+
+        with call.open() as client:
+            codes.append(run_chat(client, call.address))
+
+    return run_command(chat, args, connect=connect) or codes[0]
+
+
+def run_command(
+    command: Callable[[Invocation], None], args: argparse.Namespace, *, connect: Connect
+) -> int:
+    """Carry out one command; whatever goes wrong becomes a sentence and an exit code."""
+    call = Invocation(args, connect)
+    try:
+        command(call)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_output()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        outcome = explain(error, call)
+        if outcome is None:  # a fault of ours: the traceback is the report
+            raise
+        code, text = outcome
+        commands.note(f"kotak: {text}")
+        return code
+    return OK
+
+
+def explain(error: Exception, call: Invocation) -> tuple[int, str] | None:
+    """Return the exit code and the sentence for what went wrong; None where we do not know it."""
+    outcome: tuple[int, str] | None = None
+    match error:
+        case NotLoggedInError() | RequestError(code=Code.UNAUTHORIZED):
+            outcome = REFUSED, f"not logged in: run {call.login_command()}"
+        case RequestError():
+            outcome = REFUSED, f"{sentence(error)} ({error.code})"
+        case KotakError():
+            outcome = UNREACHABLE, sentence(error)
+        case UsageError() | PasswordInputError() | SessionFileError():
+            outcome = USAGE, safe_line(str(error))
+        case UnicodeError():
+            outcome = USAGE, "what was given is not valid UTF-8"
+        case OSError():
+            _forget_output()
+            outcome = USAGE, f"cannot read or write: {error.strerror or type(error).__name__}"
+    return outcome
+
+
+def _forget_output() -> None:
+    """Let what is still buffered go nowhere, or the interpreter complains when it exits."""
+    with contextlib.suppress(OSError):  # standard output is no descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, sys.stdout.fileno())
+        finally:
+            os.close(nowhere)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= TIMEOUT_S_MAX:
+        raise argparse.ArgumentTypeError(f"give more than 0 and at most {TIMEOUT_S_MAX:g} seconds")
+    return seconds
+
+
+def _limit(text: str) -> int:
+    messages = int(text)
+    if not 1 <= messages <= LIMIT_MAX:
+        raise argparse.ArgumentTypeError(f"give a number between 1 and {LIMIT_MAX}")
+    return messages

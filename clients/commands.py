@@ -1,0 +1,255 @@
+"""The one-shot commands of ``kotak``: each opens a client, does one thing, and says it in a line.
+
+What was asked for goes to standard output, everything else to standard error. The session is kept
+between two calls by `clients.session_file`; its token is never printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import select
+import sys
+import uuid
+from functools import partial
+from typing import Final
+
+from broker.wire.errors import Code
+from broker.wire.limits import TEXT_BYTES_MAX
+from clients.calls import MESSAGES_PER_RUN_MAX, Calls, Connect, read_inbox, waiting_notice
+from clients.client import Inbox
+from clients.display import (
+    local_time,
+    message_json,
+    message_text,
+    person,
+    safe_line,
+    user_json,
+)
+from clients.errors import KotakError, RequestError
+from clients.password_input import read_password
+from clients.session_file import (
+    SavedSession,
+    SessionFileError,
+    delete_session,
+    read_session,
+    session_path,
+    write_session,
+)
+
+DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:8890"
+TIMEOUT_S_DEFAULT: Final = 30.0
+
+
+class UsageError(Exception):
+    """The command cannot be carried out as it was given; the text says what to do."""
+
+
+class NotLoggedInError(Exception):
+    """There is no session at this broker (any more)."""
+
+
+class Invocation:
+    """One call of the command line: its options, its saved session, its way to the broker."""
+
+    def __init__(self, args: argparse.Namespace, connect: Connect) -> None:
+        self.args = args
+        self.path = session_path(os.environ, getattr(args, "session", None))
+        self.timeout_ms = int(1000 * getattr(args, "timeout", TIMEOUT_S_DEFAULT))
+        self.chosen: str | None = getattr(args, "broker", None) or os.environ.get("KOTAK_BROKER")
+        self._connect = connect
+        #: Where this call goes: what was asked for, else the session's broker, else the default.
+        self.address = self.chosen or DEFAULT_ADDRESS
+
+    def open(self, token: str | None = None) -> Calls:
+        return self._connect(self.address, token=token, timeout_ms=self.timeout_ms)
+
+    def session(self) -> SavedSession:
+        """Return the saved session. Errors: `NotLoggedInError`, `SessionFileError`."""
+        saved = read_session(self.path)
+        # A token is sent to the broker that gave it and to no other.
+        if saved is None or (self.chosen and saved.address != self.chosen):
+            raise NotLoggedInError
+        self.address = saved.address
+        return saved
+
+    def waiting(self) -> contextlib.AbstractContextManager[None]:
+        return waiting_notice(self.address)
+
+    def login_command(self, user: str = "USER") -> str:
+        """Return what to type in order to log in where this call went."""
+        where = f" --broker {safe_line(self.address)}" if self.address != DEFAULT_ADDRESS else ""
+        return f"kotak login {safe_line(user)}{where}"
+
+    def password(self, prompt: str, *, prefix: str = "", twice: bool = False) -> str:
+        return read_password(
+            prompt,
+            descriptor=getattr(self.args, f"{prefix}password_fd"),
+            variable=getattr(self.args, f"{prefix}password_env"),
+            twice=twice,
+        )
+
+
+def write_line(line: str) -> None:
+    """Write one line of what was asked for, at once: a reader that has gone is noticed early."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def note(line: str) -> None:
+    """Say something beside what was asked for."""
+    sys.stderr.write(f"{line}\n")
+
+
+def require_reader() -> None:
+    """Make sure that the pipe behind standard output, if it is one, still has its reader.
+
+    A pipe takes what nobody will read: ``kotak inbox | head -1`` must not pass for a reading.
+    Errors: `BrokenPipeError`.
+    """
+    with contextlib.suppress(io.UnsupportedOperation):  # not a descriptor: nothing to look at
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise BrokenPipeError
+
+
+def login(call: Invocation) -> None:
+    user: str = call.args.user
+    password = call.password(f"Password of {safe_line(user)}: ")
+    with call.open() as client, call.waiting():
+        answer = client.login(user, password)
+        replaced = _session_to_end(call)
+        write_session(
+            call.path,
+            SavedSession(
+                address=call.address,
+                user=answer.user,
+                name=answer.name,
+                token=answer.token,
+                expires_at_ms=answer.expires_at_ms,
+            ),
+        )
+        if replaced:
+            # Nobody holds its token any more: end it, so that user_on does not show a ghost.
+            client.token = replaced
+            with contextlib.suppress(KotakError):
+                client.logout()
+    write_line(f"logged in as {person(answer.user, answer.name)} at {safe_line(call.address)}")
+
+
+def _session_to_end(call: Invocation) -> str | None:
+    with contextlib.suppress(SessionFileError):
+        saved = read_session(call.path)
+        if saved and saved.address == call.address:
+            return saved.token
+    return None
+
+
+def logout(call: Invocation) -> None:
+    with call.open(call.session().token) as client, call.waiting():
+        try:
+            client.logout()
+        except RequestError as error:
+            if error.code != Code.UNAUTHORIZED:  # it had ended already: that is what was wanted
+                raise
+    delete_session(call.path)
+    write_line("logout success")
+
+
+def send(call: Invocation) -> None:
+    to: str = call.args.to
+    text = _text(call.args.text)
+    message_id: str = call.args.id or str(uuid.uuid4())
+    with call.open(call.session().token) as client, call.waiting():
+        try:
+            client.send(to, text, message_id=message_id)
+        except RequestError:
+            raise
+        except (KotakError, KeyboardInterrupt):
+            note(
+                "no answer: the message is stored once or not at all. To repeat it without fear "
+                f"of a second copy, add --id {safe_line(message_id)}"
+            )
+            raise
+    write_line(f"message sent to {safe_line(to)}")
+
+
+def _text(words: list[str]) -> str:
+    """Return the words, or what standard input holds where the only word is ``-``."""
+    if words != ["-"]:
+        text = " ".join(words)
+        text.encode()  # an argument may hold bytes that are no UTF-8: raises UnicodeError
+        return text
+    content = sys.stdin.buffer.read(TEXT_BYTES_MAX + 2)
+    text = content.decode().removesuffix("\n")
+    if len(content) > TEXT_BYTES_MAX + 1 or len(text.encode()) > TEXT_BYTES_MAX:
+        raise UsageError(f"a message may have {TEXT_BYTES_MAX} bytes at most: send it in parts")
+    if not text:
+        raise UsageError("there is nothing to send: standard input is empty")
+    return text
+
+
+def inbox(call: Invocation) -> None:
+    keep: bool = call.args.keep
+    with call.open(call.session().token) as client:
+        try:
+            shown = read_inbox(
+                client,
+                partial(_show_page, as_json=call.args.json),
+                waiting=call.waiting,
+                keep=keep,
+                messages_max=call.args.limit or MESSAGES_PER_RUN_MAX,
+            )
+        except KotakError:
+            note("stopped; what was not acknowledged will be shown again")
+            raise
+    if not call.args.json:
+        what = "no messages" if not shown.messages else f"messages: {shown.messages}"
+        note(what + (", kept" if shown.messages and keep else ""))
+    if shown.more:
+        note("more messages are waiting: raise --limit" if keep else "more messages are waiting")
+
+
+def _show_page(page: Inbox, *, as_json: bool) -> None:
+    """Write one page and make sure that somebody is there to read it."""
+    reader = page.name or page.user
+    for message in page.messages:
+        write_line(message_json(message) if as_json else message_text(message, reader))
+    require_reader()
+
+
+def who(call: Invocation) -> None:
+    with call.open(call.session().token) as client, call.waiting():
+        users = client.users_on()
+    for user in users:
+        write_line(user_json(user) if call.args.json else person(user.user, user.name))
+
+
+def whoami(call: Invocation) -> None:
+    saved = call.session()
+    with call.open(saved.token) as client, call.waiting():
+        client.ping()
+    write_line(
+        f"{person(saved.user, saved.name)} at {safe_line(call.address)}, "
+        f"logged in until {local_time(saved.expires_at_ms)} at the latest"
+    )
+
+
+def register(call: Invocation) -> None:
+    user: str = call.args.user
+    password = call.password(f"New password of {safe_line(user)}: ", twice=True)
+    with call.open() as client, call.waiting():
+        client.register(user, password, name=call.args.name)
+    write_line(f"account {safe_line(user)} made; now: {call.login_command(user)}")
+
+
+def passwd(call: Invocation) -> None:
+    saved = call.session()
+    old = call.password(f"Password of {safe_line(saved.user)}: ")
+    new = call.password("New password: ", prefix="new_", twice=True)
+    with call.open(saved.token) as client, call.waiting():
+        client.change_password(old, new)
+    write_line("password changed; your other sessions have ended")

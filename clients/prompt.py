@@ -1,0 +1,117 @@
+"""The chat at a terminal, with history, completion and a toolbar; or line by line without one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+
+from prompt_toolkit import PromptSession, prompt
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import InMemoryHistory
+
+from broker.wire.commands import ALIASES
+from clients.calls import Calls
+from clients.chat import Chat
+from clients.commands import write_line
+from clients.display import safe_line
+
+_WORDS = sorted([*Chat.COMMANDS, *ALIASES, "quit"])
+_LOGIN = {"login", "auth"}
+_TAKE_USER = {*_LOGIN, "chat", "send"}
+
+
+class SafeHistory(InMemoryHistory):
+    """The lines of this chat, without those that may hold a password.
+
+    Unknown commands are left out as well: a mistyped ``login`` is one of them.
+    """
+
+    def append_string(self, string: str) -> None:
+        words = string.split()
+        if words and words[0] in _WORDS and not (words[0] in _LOGIN and len(words) > 2):
+            super().append_string(string)
+
+
+class ChatCompleter(Completer):
+    """Complete the command, then the user names that this chat has seen."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+
+    def get_completions(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> Iterable[Completion]:
+        del complete_event
+        words = document.text_before_cursor.lstrip().split(" ")
+        known: Iterable[str] = ()
+        if len(words) == 1:
+            known = _WORDS
+        elif len(words) == 2 and words[0] in _TAKE_USER:
+            known = sorted(self._chat.names)
+        for word in known:
+            if word.startswith(words[-1]):
+                yield Completion(f"{word} ", start_position=-len(words[-1]), display=word)
+
+
+def run_chat(client: Calls, address: str) -> int:
+    """Run the chat on standard input and output until its user leaves.
+
+    At a terminal returns 0; from a file or a pipe, 1 where any line ended in an error.
+    """
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        _run_terminal(client, address)
+        return 0
+    chat = Chat(client, address, say=write_line)
+    try:
+        for line in sys.stdin:
+            if not chat.handle(line):
+                break
+    finally:
+        chat.end_sessions()
+    return int(chat.failed)
+
+
+def _run_terminal(client: Calls, address: str) -> None:
+    chat = Chat(client, address, say=write_line, ask_password=_ask_password)
+    write_line(f"Kotak at {safe_line(address)}. Type help for the commands, quit to leave.")
+    try:
+        for line in _typed_lines(chat):
+            if not _handle(chat, line):
+                break
+    finally:
+        chat.end_sessions()
+
+
+def _handle(chat: Chat, line: str) -> bool:
+    """As `Chat.handle`; Ctrl-C gives up the one call that is being waited for, not the chat."""
+    try:
+        return chat.handle(line)
+    except KeyboardInterrupt:
+        write_line("Error, interrupted")
+        return True
+
+
+def _typed_lines(chat: Chat) -> Iterator[str]:
+    """Yield what is typed until Ctrl-D. Ctrl-C drops the line, as in a shell."""
+    session: PromptSession[str] = PromptSession(
+        history=SafeHistory(), completer=ChatCompleter(chat), complete_while_typing=False
+    )
+    while True:
+        try:
+            yield session.prompt(f"{chat.prompt} ", bottom_toolbar=lambda: _toolbar(chat))
+        except KeyboardInterrupt:
+            write_line("(quit or Ctrl-D to leave)")
+        except EOFError:
+            return
+
+
+def _toolbar(chat: Chat) -> str:
+    return f" {safe_line(chat.address)} | {chat.who or 'not logged in'} "
+
+
+def _ask_password() -> str | None:
+    try:
+        return prompt("Password: ", is_password=True)
+    except (KeyboardInterrupt, EOFError):
+        return None
