@@ -118,7 +118,7 @@ class Message:
 
     def __init__(self, first: Send) -> None:
         self.sends = [first]
-        self.seqs: set[int] = set()
+        self.seqs: tuple[int, ...] = ()
         self.first_read: Read | None = None
         self.first_seen: Seen | None = None
 
@@ -126,7 +126,7 @@ class Message:
         """Note where a copy is stored; True when this shows one more copy than was known."""
         if seq is None or seq in self.seqs:
             return False
-        self.seqs.add(seq)
+        self.seqs += (seq,)
         return len(self.seqs) > 1
 
     @property

@@ -1,0 +1,1 @@
+"""Load from real processes with the real clients, judged by `tests.proof.checker`."""

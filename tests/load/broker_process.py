@@ -1,0 +1,145 @@
+"""A real broker in a process of its own, which may be killed and comes back on the same data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+#: A start that scans a large log takes seconds; a start that takes longer is a fault.
+READY_SECONDS_MAX: Final = 30.0
+#: A broker drains for 4 s at most (its setting `drain_ms`).
+STOP_SECONDS_MAX: Final = 10.0
+LOG_LINES_SHOWN: Final = 20
+
+_READY: Final = re.compile(r"ready:? zmq=(?P<zmq>\S+) text=(?P<text>\S+)")
+
+
+class BrokerError(Exception):
+    """The broker did not start or cannot be reached; the text ends with its last words."""
+
+
+class Doors(NamedTuple):
+    """Where the broker listens; port 0 asks for any."""
+
+    zmq: str = "tcp://127.0.0.1:0"
+    text: str = "127.0.0.1:0"
+
+
+class BrokerProcess:
+    """One broker over its lives. Not started yet; a context manager that stops it at the end."""
+
+    def __init__(self, data: Path, *, store: str = "sqlite:") -> None:
+        self.data = data
+        self.doors = Doors()
+        self.kills = 0
+        self._store = store
+        self._log = data.parent / f"{data.name}.log"
+        self._process: subprocess.Popen[str] | None = None
+        self._cpu_of_former_lives = 0.0
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start on the former data and doors; return when it is ready. Errors: `BrokerError`."""
+        command = [
+            *(sys.executable, "-m", "broker.cli", "serve"),
+            *("--data", str(self.data), "--store", self._store),
+            *("--zmq", self.doors.zmq, "--text", self.doors.text, "--http", "off"),
+        ]
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, stdin=subprocess.DEVNULL
+            )
+        match = _READY.search(self._first_line())
+        if match is None:
+            self.stop()
+            raise BrokerError(f"the broker did not become ready:\n{self.last_words()}")
+        self.doors = Doors(match["zmq"], match["text"])
+
+    def _first_line(self) -> str:
+        """Return the first line of its output; an empty string when it ends, or says nothing."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            return self._process.stdout.readline() if selector.select(READY_SECONDS_MAX) else ""
+
+    def kill(self) -> None:
+        """End it at once, as the kernel would: no drain, no close, no last commit."""
+        assert self._process is not None
+        self._cpu_of_former_lives += self._cpu_seconds_now()
+        self._process.send_signal(signal.SIGKILL)
+        self.kills += 1
+        self._reap()
+
+    def stop(self) -> None:
+        """End it in good order; killed where it does not come to an end."""
+        if self._process is None:
+            return
+        self._cpu_of_former_lives += self._cpu_seconds_now()
+        self._process.terminate()
+        self._reap()
+
+    def _reap(self) -> None:
+        process, self._process = self._process, None
+        assert process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS_MAX)
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def last_words(self) -> str:
+        """Return the end of its log."""
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        return "\n".join(lines[-LOG_LINES_SHOWN:])
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of all threads over all lives; 0 where there is no /proc."""
+        return self._cpu_of_former_lives + self._cpu_seconds_now()
+
+    def _cpu_seconds_now(self) -> float:
+        # After the name, which may hold blanks: utime and stime are the 12th and 13th (proc(5)).
+        fields = self._proc("stat").rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12]) if len(fields) > 12 else 0
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def memory_mib(self) -> float:
+        """Return the resident memory; 0 where there is no /proc."""
+        match = re.search(r"VmRSS:\s+(\d+) kB", self._proc("status"))
+        return int(match[1]) / 1024 if match else 0.0
+
+    def _proc(self, name: str) -> str:
+        if self._process is None:
+            return ""
+        try:
+            return Path(f"/proc/{self._process.pid}/{name}").read_text()
+        except OSError:
+            return ""

@@ -1,0 +1,86 @@
+"""The ZeroMQ door, through the client library."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Final, Self
+
+from clients.client import Client, Pending
+from clients.errors import KotakError, RequestError
+from tests.load.doors import Arrived, Letter, Outcome, UnreachableError
+from tests.load.plan import PASSWORD
+from tests.proof.history import OK
+
+PAGE_MESSAGES_MAX: Final = 1_000
+
+
+class ZmqDoor:
+    """The client library, one connection for all users: the token says whose request it is."""
+
+    takes = False
+
+    def __init__(self, address: str, timeout_ms: int) -> None:
+        self._client = Client(address, timeout_ms=timeout_ms)
+        self._tokens: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def login(self, user: str) -> None:
+        try:
+            self._tokens[user] = self._client.login(user, PASSWORD).token
+        except KotakError as error:
+            raise UnreachableError(f"cannot log in as {user}: {error}") from None
+
+    def send_all(self, user: str, letters: Iterable[Letter], window: int) -> Iterator[Outcome]:
+        self._client.token = self._tokens[user]
+        pending: deque[Pending] = deque()
+        for to, text, message_id in letters:
+            pending.append(self._client.submit(to, text, message_id=message_id))
+            while pending and (len(pending) >= window or pending[0].done):
+                yield _outcome(pending.popleft())
+        while pending:
+            yield _outcome(pending.popleft())
+
+    def read(self, user: str) -> list[Arrived] | None:
+        self._client.token = self._tokens[user]
+        try:
+            page = self._client.inbox(limit=PAGE_MESSAGES_MAX)
+        except KotakError:
+            return None
+        return [Arrived(message.seq, message.text) for message in page.messages]
+
+    def acknowledge(self, user: str, seq: int) -> str | None:
+        self._client.token = self._tokens[user]
+        try:
+            self._client.acknowledge(seq)
+        except RequestError as error:
+            return str(error.code)
+        except KotakError:
+            return None
+        return OK
+
+    def tokens_valid(self) -> int:
+        return sum(self._is_valid(token) for token in self._tokens.values())
+
+    def _is_valid(self, token: str) -> bool:
+        self._client.token = token
+        try:
+            self._client.ping()
+        except KotakError:
+            return False
+        return True
+
+
+def _outcome(pending: Pending) -> Outcome:
+    try:
+        receipt = pending.result()
+    except RequestError as error:
+        return Outcome(str(error.code))
+    except KotakError:
+        return Outcome(None)
+    return Outcome(OK, receipt.seq)
