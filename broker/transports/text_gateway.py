@@ -122,7 +122,8 @@ class TextGateway:
         self._stopping = True
         if busy := [line for line in (peer.line for peer in self._connections) if line]:
             await asyncio.wait(busy, timeout=grace_ms / 1_000)
-        await asyncio.sleep(SETTLE_MS / 1_000)
+        if self._connections:
+            await asyncio.sleep(SETTLE_MS / 1_000)
         for peer in list(self._connections):
             peer.hang_up(_STOPPING)
         if closing := [peer.closed for peer in self._connections]:
