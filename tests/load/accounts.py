@@ -9,7 +9,7 @@ from argon2 import PasswordHasher
 
 from broker.wire.errors import Code
 from clients.client import Client
-from clients.errors import KotakError, RequestError
+from clients.errors import ConnectionFailed, RequestError, RequestTimeout
 from tests.load.broker_process import BrokerError, BrokerProcess
 from tests.load.doors import UnreachableError
 from tests.load.plan import PASSWORD, Plan
@@ -38,10 +38,13 @@ def register_accounts(plan: Plan, address: str) -> None:
             try:
                 client.register(user, PASSWORD)
             except RequestError as error:
-                if error.code == Code.FORBIDDEN:
-                    # They may have been imported: logging in will tell.
-                    return
                 if error.code != Code.USER_EXISTS:
-                    raise UnreachableError(f"cannot register {user}: {error}") from None
-            except KotakError as error:
-                raise UnreachableError(f"no broker at {address}: {error}") from None
+                    raise UnreachableError(_explain(address, error)) from None
+
+
+def _explain(address: str, error: RequestError) -> str:
+    if isinstance(error, RequestTimeout | ConnectionFailed):
+        return f"no answer from {address}: {error.message}"
+    if error.code == Code.FORBIDDEN:
+        return f"{address} lets nobody register: start that broker with --register"
+    return f"cannot register accounts at {address}: {error.message}"

@@ -9,6 +9,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -19,7 +20,7 @@ READY_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 10.0
 LOG_LINES_SHOWN: Final = 20
 
-_READY: Final = re.compile(r"ready:? zmq=(?P<zmq>\S+) text=(?P<text>\S+)")
+_READY: Final = re.compile(rb"ready zmq=(?P<zmq>\S+) text=(?P<text>\S+).*\n")
 
 
 class BrokerError(Exception):
@@ -42,7 +43,7 @@ class BrokerProcess:
         self.kills = 0
         self._store = store
         self._log = data.parent / f"{data.name}.log"
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._cpu_of_former_lives = 0.0
 
     def __enter__(self) -> Self:
@@ -70,21 +71,30 @@ class BrokerProcess:
         ]
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, stdin=subprocess.DEVNULL
+                command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL
             )
-        match = _READY.search(self._first_line())
+        match = self._ready_line()
         if match is None:
             self.stop()
             raise BrokerError(f"the broker did not become ready:\n{self.last_words()}")
-        self.doors = Doors(match["zmq"], match["text"])
+        self.doors = Doors(match["zmq"].decode(), match["text"].decode())
 
-    def _first_line(self) -> str:
-        """Return the first line of its output; an empty string when it ends, or says nothing."""
+    def _ready_line(self) -> re.Match[bytes] | None:
+        """Return the line that names the doors; None when it ends, or is not ready in time."""
         assert self._process is not None
         assert self._process.stdout is not None
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        said = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            return self._process.stdout.readline() if selector.select(READY_SECONDS_MAX) else ""
+            while (match := _READY.search(said)) is None:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    return None
+                received = os.read(self._process.stdout.fileno(), 4096)
+                if not received:
+                    return None
+                said += received
+        return match
 
     def kill(self) -> None:
         """End it at once, as the kernel would: no drain, no close, no last commit."""

@@ -91,6 +91,12 @@ def _seconds(word: str) -> float:
     return seconds
 
 
+_BROKER_HELP: Final = (
+    "use a running broker, tcp://HOST:PORT, that was started with --register (HOST:PORT with "
+    "--door text, after a load with --door zmq); by default the load starts one of its own"
+)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/loadtest",
@@ -114,11 +120,11 @@ def _parser() -> argparse.ArgumentParser:
         help="size of a text (100)")  # fmt: skip
     add("--store", choices=("sqlite:", "memory:"), default="sqlite:", help="the broker's engine")
     add("--door", choices=("zmq", "text"), default="zmq", help="which door the clients use")
-    add("--broker", metavar="ADDRESS",
-        help="use a running broker (tcp://HOST:PORT, or HOST:PORT with --door text) that lets "
-        "accounts be registered; by default the load starts one of its own")  # fmt: skip
+    add("--broker", metavar="ADDRESS", help=_BROKER_HELP)
     add("--kill", type=_integer(0, 100), default=0, metavar="N",
         help="kill -9 the broker so many times on the way, and restart it on its data")  # fmt: skip
+    add("--timeout", type=_seconds, default=TIMEOUT_MS / 1000, metavar="S",
+        help="how long a request may go without an answer (60)")  # fmt: skip
     add("--histories", type=Path, metavar="FOLDER",
         help="keep what the clients saw, for: python -m tests.proof.checker FOLDER")  # fmt: skip
     add("--json", action="store_true", help="print the result as one JSON object")
@@ -151,5 +157,6 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Plan, bool]:
         broker=given.broker,
         kills=given.kill,
         histories=given.histories,
+        timeout_ms=int(given.timeout * 1000),
     )
     return plan, given.json

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, Self
 
 from clients.client import Client, Pending
-from clients.errors import KotakError, RequestError
+from clients.errors import ConnectionFailed, RequestError, RequestTimeout
 from tests.load.doors import Arrived, Letter, Outcome, UnreachableError
 from tests.load.plan import PASSWORD
 from tests.proof.history import OK
@@ -33,7 +33,7 @@ class ZmqDoor:
     def login(self, user: str) -> None:
         try:
             self._tokens[user] = self._client.login(user, PASSWORD).token
-        except KotakError as error:
+        except RequestError as error:
             raise UnreachableError(f"cannot log in as {user}: {error}") from None
 
     def send_all(self, user: str, letters: Iterable[Letter], window: int) -> Iterator[Outcome]:
@@ -50,7 +50,7 @@ class ZmqDoor:
         self._client.token = self._tokens[user]
         try:
             page = self._client.inbox(limit=PAGE_MESSAGES_MAX)
-        except KotakError:
+        except RequestError:
             return None
         return [Arrived(message.seq, message.text) for message in page.messages]
 
@@ -59,9 +59,7 @@ class ZmqDoor:
         try:
             self._client.acknowledge(seq)
         except RequestError as error:
-            return str(error.code)
-        except KotakError:
-            return None
+            return _answer(error)
         return OK
 
     def tokens_valid(self) -> int:
@@ -71,7 +69,7 @@ class ZmqDoor:
         self._client.token = token
         try:
             self._client.ping()
-        except KotakError:
+        except RequestError:
             return False
         return True
 
@@ -80,7 +78,11 @@ def _outcome(pending: Pending) -> Outcome:
     try:
         receipt = pending.result()
     except RequestError as error:
-        return Outcome(str(error.code))
-    except KotakError:
-        return Outcome(None)
+        return Outcome(_answer(error))
     return Outcome(OK, receipt.seq)
+
+
+def _answer(error: RequestError) -> str | None:
+    """Return the code that the broker answered with; None where it was the client that gave up."""
+    silence = isinstance(error, RequestTimeout | ConnectionFailed)
+    return None if silence else str(error.code)

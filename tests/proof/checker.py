@@ -286,16 +286,18 @@ class _Mailbox:
 
     def _judge_origin(self, read: Read, seen: Seen, message: Message) -> None:
         """L4: to whom, what, and when."""
-        first = message.sends[0]
-        excerpt = _only(read, seen)
-        if all(send.to != self._user for send in message.sends):
-            self._verdict.add("L4", "a message was read in another's mailbox", first, excerpt)
-        elif all(send.digest != seen.digest for send in message.sends):
-            self._verdict.add("L4", "a message was read with another text", first, excerpt)
-        elif all(send.answer in REFUSALS for send in message.sends):
-            self._verdict.add("L4", "a message was read that had been refused", first, excerpt)
+        first, sends = message.sends[0], message.sends
+        if all(send.to != self._user for send in sends):
+            sentence = "a message was read in another's mailbox"
+        elif all(send.digest != seen.digest for send in sends):
+            sentence = "a message was read with another text"
+        elif all(send.answer in REFUSALS for send in sends):
+            sentence = "a message was read that had been refused"
         elif read.t1 is not None and read.t1 < first.t0:
-            self._verdict.add("L4", "a message was read before it was sent", excerpt, first)
+            sentence = "a message was read before it was sent"
+        else:
+            return
+        self._verdict.add("L4", sentence, first, _only(read, seen))
 
     def _judge_acknowledged(self, read: Read, seen: Seen) -> None:
         """L2: what a completed acknowledgement covers stays away."""

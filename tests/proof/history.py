@@ -18,6 +18,7 @@ none. ``taken`` says that the read itself acknowledged what it returned (the tex
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -161,7 +162,14 @@ def load(folder: Path) -> History:
     paths = sorted(folder.glob("*.jsonl"))
     if not paths:
         raise HistoryError(f"{folder} holds no *.jsonl file: name the folder of a recorded load")
-    return gather(record for path in paths for record in _records(path))
+    # A million records make no cycle: without the collector they are read in half the time.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return gather(record for path in paths for record in _records(path))
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _records(path: Path) -> Iterator[Record]:
