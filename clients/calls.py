@@ -9,12 +9,14 @@ from threading import Timer
 from typing import Final, NamedTuple, Protocol, Self
 
 from broker.wire.limits import INBOX_MESSAGES_MAX
-from clients.client import Inbox, Login, Receipt, User
 from clients.display import safe_line
-from clients.errors import KotakError, RequestError
+from clients.errors import InternalError, KotakError, RequestError, Unavailable
+from clients.results import Inbox, Login, Receipt, User
 
 #: Silence up to here passes for speed; after it, a person wants to know what is going on.
 NOTICE_AFTER_S: Final = 1.0
+#: After these a message may be stored all the same: to repeat it, its id is needed.
+MAY_BE_STORED: Final = (Unavailable, InternalError)
 #: Messages that one command shows: a mailbox that fills as fast as it is read must not hold it.
 MESSAGES_PER_RUN_MAX: Final = 10_000
 

@@ -13,11 +13,10 @@ from functools import partial
 from typing import ClassVar, Final, NamedTuple
 
 from broker.wire.commands import ALIASES
-from broker.wire.errors import Code
-from clients.calls import Calls, read_inbox, sentence, waiting_notice
-from clients.client import Inbox
+from clients.calls import MAY_BE_STORED, Calls, read_inbox, sentence, waiting_notice
 from clients.display import message_text, person, safe_line
-from clients.errors import KotakError, RequestError
+from clients.errors import KotakError, Unauthorized
+from clients.results import Inbox
 
 NOT_AUTHORIZED: Final = "Error, not authorized"
 UNKNOWN_COMMAND: Final = "*Maaf, command tidak benar"
@@ -118,7 +117,7 @@ class Chat:
         with contextlib.suppress(KotakError):
             for token in self._opened:
                 self._client.token = token
-                with self._waiting(), contextlib.suppress(RequestError):  # it had ended already
+                with self._waiting(), contextlib.suppress(Unauthorized):  # it had ended already
                     self._client.logout()
 
     def _fail(self, words: str) -> None:
@@ -129,12 +128,9 @@ class Chat:
         token = self._client.token
         try:
             command.run(self, words)
-        except RequestError as error:
-            if error.code == Code.UNAUTHORIZED:
-                self._forget_session(token)
-                self._fail(NOT_AUTHORIZED)
-            else:
-                self._fail(f"Error, {sentence(error)}")
+        except Unauthorized:
+            self._forget_session(token)
+            self._fail(NOT_AUTHORIZED)
         except KotakError as error:
             self._fail(f"Error, {sentence(error)}")
         except UnicodeError:
@@ -170,14 +166,13 @@ class Chat:
         last = self._unanswered
         again = last is not None and last[:3] == (self._user, to, text)
         message_id = last.message_id if last and again else str(uuid.uuid4())
-        self._unanswered = Unanswered(self._user, to, text, message_id)
-        with self._waiting():
-            try:
-                self._client.send(to, text, message_id=message_id)
-            except RequestError:
-                self._unanswered = None
-                raise
         self._unanswered = None
+        try:
+            with self._waiting():
+                self._client.send(to, text, message_id=message_id)
+        except (*MAY_BE_STORED, KeyboardInterrupt):
+            self._unanswered = Unanswered(self._user, to, text, message_id)
+            raise
         self._remember(to)
         self._say(f"message sent to {safe_line(to)}")
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from broker.wire.errors import Code
 from clients import commands
 from clients.calls import MESSAGES_PER_RUN_MAX, Connect, sentence
 from clients.client import Client
@@ -26,7 +25,13 @@ from clients.commands import (
     UsageError,
 )
 from clients.display import safe_line
-from clients.errors import KotakError, RequestError
+from clients.errors import (
+    ConnectionFailed,
+    KotakError,
+    RequestError,
+    RequestTimeout,
+    Unauthorized,
+)
 from clients.password_input import PasswordInputError, add_password_options
 from clients.session_file import SessionFileError
 
@@ -178,12 +183,14 @@ def explain(error: Exception, call: Invocation) -> tuple[int, str] | None:
     """Return the exit code and the sentence for what went wrong; None where we do not know it."""
     outcome: tuple[int, str] | None = None
     match error:
-        case NotLoggedInError() | RequestError(code=Code.UNAUTHORIZED):
+        case NotLoggedInError() | Unauthorized():
             outcome = REFUSED, f"not logged in: run {call.login_command()}"
+        case ConnectionFailed() | RequestTimeout():
+            outcome = UNREACHABLE, sentence(error)
         case RequestError():
             outcome = REFUSED, f"{sentence(error)} ({error.code})"
         case KotakError():
-            outcome = UNREACHABLE, sentence(error)
+            outcome = REFUSED, sentence(error)
         case UsageError() | PasswordInputError() | SessionFileError():
             outcome = USAGE, safe_line(str(error))
         case UnicodeError():

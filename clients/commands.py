@@ -16,10 +16,15 @@ import uuid
 from functools import partial
 from typing import Final
 
-from broker.wire.errors import Code
 from broker.wire.limits import TEXT_BYTES_MAX
-from clients.calls import MESSAGES_PER_RUN_MAX, Calls, Connect, read_inbox, waiting_notice
-from clients.client import Inbox
+from clients.calls import (
+    MAY_BE_STORED,
+    MESSAGES_PER_RUN_MAX,
+    Calls,
+    Connect,
+    read_inbox,
+    waiting_notice,
+)
 from clients.display import (
     local_time,
     message_json,
@@ -28,8 +33,9 @@ from clients.display import (
     safe_line,
     user_json,
 )
-from clients.errors import KotakError, RequestError
+from clients.errors import ConnectionFailed, KotakError, Unauthorized
 from clients.password_input import read_password
+from clients.results import Inbox
 from clients.session_file import (
     SavedSession,
     SessionFileError,
@@ -149,12 +155,9 @@ def _session_to_end(call: Invocation) -> str | None:
 
 
 def logout(call: Invocation) -> None:
-    with call.open(call.session().token) as client, call.waiting():
-        try:
-            client.logout()
-        except RequestError as error:
-            if error.code != Code.UNAUTHORIZED:  # it had ended already: that is what was wanted
-                raise
+    ended_already = contextlib.suppress(Unauthorized)  # then all is as it was wanted
+    with call.open(call.session().token) as client, call.waiting(), ended_already:
+        client.logout()
     delete_session(call.path)
     write_line("logout success")
 
@@ -166,12 +169,12 @@ def send(call: Invocation) -> None:
     with call.open(call.session().token) as client, call.waiting():
         try:
             client.send(to, text, message_id=message_id)
-        except RequestError:
-            raise
-        except (KotakError, KeyboardInterrupt):
+        except ConnectionFailed:
+            raise  # certainly not stored
+        except (*MAY_BE_STORED, KeyboardInterrupt):
             note(
-                "no answer: the message is stored once or not at all. To repeat it without fear "
-                f"of a second copy, add --id {safe_line(message_id)}"
+                "the message is stored once or not at all; to repeat it without fear of a second "
+                f"copy, add --id {safe_line(message_id)}"
             )
             raise
     write_line(f"message sent to {safe_line(to)}")

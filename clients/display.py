@@ -11,7 +11,7 @@ import re
 from datetime import datetime
 from typing import Final
 
-from clients.client import Message, User
+from clients.results import Message, User
 
 #: C0 and C1 controls (but not tab and line feed), lone surrogates, and the invisible characters
 #: that reorder, hide or break a line. Joiners stay: emoji and many scripts need them.

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Self
 
-from clients.client import Inbox, Login, Message, Receipt, User
-from clients.errors import RequestError
-
-from broker.wire.errors import Code
+from broker.wire.errors import Code, WireError
+from clients.errors import RequestError, from_wire
+from clients.results import Inbox, Login, Message, Receipt, User
 
 
 def refusal(code: Code, message: str) -> RequestError:
-    return RequestError(code, message, None)
+    return from_wire(WireError(code, message))
 
 
 class FakeBroker:

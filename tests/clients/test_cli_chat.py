@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from clients.errors import KotakError
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
@@ -24,6 +23,7 @@ from broker.wire.errors import Code
 from clients import cli
 from clients.calls import waiting_notice
 from clients.chat import NAMES_MAX, SESSIONS_MAX, Chat
+from clients.errors import RequestTimeout
 from clients.prompt import ChatCompleter, SafeHistory
 from tests.clients.fake_calls import FakeBroker, FakeClient, refusal
 
@@ -142,7 +142,7 @@ def test_a_session_that_has_ended_does_not_keep_the_others_alive(table: Table) -
 
 def test_leaving_gives_up_where_the_broker_is_gone(table: Table) -> None:
     table.type("login shafwa mks", "login fadly prp")
-    table.broker.faults["logout"] += [KotakError("no answer"), KotakError("no answer")]
+    table.broker.faults["logout"] += [RequestTimeout("no answer"), RequestTimeout("no answer")]
     table.chat.end_sessions()
     assert table.broker.calls.count("logout") == 1
 
@@ -203,7 +203,7 @@ def test_what_strangers_wrote_cannot_speak_to_the_terminal(table: Table) -> None
 
 def test_an_unanswered_message_typed_again_keeps_its_id(table: Table) -> None:
     table.type("login shafwa mks")
-    table.broker.faults["send"].append(KotakError("no answer within 30 s"))
+    table.broker.faults["send"].append(RequestTimeout("no answer within 30 s"))
     assert table.type("chat fadly hai") == ["Error, no answer within 30 s"]
     table.type("chat fadly hai", "chat fadly hai")
     first, again, another = table.broker.sent_ids
@@ -213,7 +213,7 @@ def test_an_unanswered_message_typed_again_keeps_its_id(table: Table) -> None:
 @pytest.mark.parametrize("between", ["login fadly prp", "chat fadly other"])
 def test_another_sender_or_text_gets_an_id_of_its_own(table: Table, between: str) -> None:
     table.type("login shafwa mks")
-    table.broker.faults["send"].append(KotakError("no answer"))
+    table.broker.faults["send"].append(RequestTimeout("no answer"))
     table.type("chat fadly hai", between, "chat fadly hai")
     assert table.broker.sent_ids[0] != table.broker.sent_ids[-1]
 

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from clients.errors import KotakError
 
 from broker.wire.errors import Code
 from broker.wire.limits import PASSWORD_BYTES_MAX, TEXT_BYTES_MAX
 from clients import cli
 from clients.commands import DEFAULT_ADDRESS
+from clients.errors import ConnectionFailed, RequestTimeout
 from clients.session_file import read_session, write_session
 from tests.clients.fake_calls import FakeBroker, refusal
 
@@ -127,7 +127,7 @@ def test_logout_of_a_session_that_has_ended_deletes_the_file_all_the_same(
 def test_logout_without_an_answer_keeps_the_session(
     as_fadly: Kotak, broker: FakeBroker, session_path: Path
 ) -> None:
-    broker.faults["logout"].append(KotakError("no answer"))
+    broker.faults["logout"].append(RequestTimeout("no answer"))
     assert as_fadly("logout") == 3
     assert read_session(session_path)
 
@@ -270,13 +270,36 @@ def test_an_argument_that_is_no_utf8_is_a_usage_error(
 def test_a_send_without_an_answer_says_how_to_repeat_it_safely(
     as_fadly: Kotak, broker: FakeBroker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broker.faults["send"].append(KotakError("no answer within 30 s"))
+    broker.faults["send"].append(RequestTimeout("no answer within 30 s"))
     assert as_fadly("send", "shafwa", "hi") == 3
     err = capsys.readouterr().err
     assert f"add --id {broker.sent_ids[0]}\n" in err
     assert err.endswith("kotak: no answer within 30 s\n")
     assert as_fadly("send", "shafwa", "hi", "--id", broker.sent_ids[0]) == 0
     assert broker.sent_ids[0] == broker.sent_ids[1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "advice"),
+    [
+        (ConnectionFailed("no broker at tcp://127.0.0.1:8890"), 3, False),
+        (refusal(Code.UNAVAILABLE, "the broker is stopping"), 1, True),
+        (refusal(Code.MAILBOX_FULL, "too many unread messages"), 1, False),
+        (KeyboardInterrupt(), 130, True),
+    ],
+)
+def test_the_advice_to_repeat_is_given_where_the_message_may_be_stored(
+    as_fadly: Kotak,
+    broker: FakeBroker,
+    capsys: pytest.CaptureFixture[str],
+    fault: BaseException,
+    *,
+    code: int,
+    advice: bool,
+) -> None:
+    broker.faults["send"].append(fault)
+    assert as_fadly("send", "shafwa", "hi") == code
+    assert ("stored once or not at all" in capsys.readouterr().err) is advice
 
 
 # --- inbox ------------------------------------------------------------------------------------
@@ -368,7 +391,7 @@ def test_messages_that_were_not_acknowledged_are_announced_as_such(
     as_fadly: Kotak, broker: FakeBroker, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broker.put("fadly", "shafwa", "hai")
-    broker.faults["acknowledge"].append(KotakError("no answer"))
+    broker.faults["acknowledge"].append(RequestTimeout("no answer"))
     assert as_fadly("inbox") == 3
     assert "will be shown again" in capsys.readouterr().err
     assert broker.waiting("fadly") == ["hai"]
