@@ -104,13 +104,14 @@ class WorkerPool:
     def _lead(self) -> Job | None:
         """Run turns until slow work must be done; return it. Holds the baton throughout."""
         while not self._stopping:
+            # Before the turn: whoever has just taken the baton may find work left over.
+            if self._jobs and self._slow_running < self._slow_max:
+                self._slow_running += 1
+                return self._jobs.popleft()
             try:
                 self._take_turn()
             except Exception as error:  # noqa: BLE001 - a worker never dies of a turn
                 self._survive(error)
-            if self._jobs and self._slow_running < self._slow_max:
-                self._slow_running += 1
-                return self._jobs.popleft()
         return None
 
     def _take_turn(self) -> None:
