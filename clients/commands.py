@@ -26,7 +26,6 @@ from clients.calls import (
     waiting_notice,
 )
 from clients.display import (
-    local_time,
     message_json,
     message_text,
     person,
@@ -94,6 +93,7 @@ class Invocation:
             prompt,
             descriptor=getattr(self.args, f"{prefix}password_fd"),
             variable=getattr(self.args, f"{prefix}password_env"),
+            what="new password" if prefix else "password",
             twice=twice,
         )
 
@@ -235,10 +235,7 @@ def whoami(call: Invocation) -> None:
     saved = call.session()
     with call.open(saved.token) as client, call.waiting():
         client.ping()
-    write_line(
-        f"{person(saved.user, saved.name)} at {safe_line(call.address)}, "
-        f"logged in until {local_time(saved.expires_at_ms)} at the latest"
-    )
+    write_line(f"{person(saved.user, saved.name)} at {safe_line(call.address)}")
 
 
 def register(call: Invocation) -> None:

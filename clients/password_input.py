@@ -39,11 +39,18 @@ def add_password_options(parser: argparse.ArgumentParser, prefix: str = "") -> N
 
 
 def read_password(
-    prompt: str, *, descriptor: int | None, variable: str | None, twice: bool = False
+    prompt: str,
+    *,
+    descriptor: int | None,
+    variable: str | None,
+    what: str = "password",
+    twice: bool = False,
 ) -> str:
     """Return a password of 1 to ``PASSWORD_BYTES_MAX`` bytes of UTF-8.
 
-    ``twice`` asks a person to repeat it. Errors: `PasswordInputError`.
+    ``twice`` asks a person to repeat it; ``what`` is its name in errors.
+
+    Errors: `PasswordInputError`.
     """
     if descriptor is not None:
         password = _from_descriptor(descriptor)
@@ -53,16 +60,16 @@ def read_password(
         password = _from_terminal(prompt)
         if twice and _from_terminal(f"{prompt}(again) ") != password:
             raise PasswordInputError("the two passwords differ: nothing was changed, try again")
-    return _checked(password)
+    return _checked(password, what)
 
 
-def _checked(password: str) -> str:
+def _checked(password: str, what: str) -> str:
     if not password:
-        raise PasswordInputError("the password is empty")
+        raise PasswordInputError(f"the {what} is empty")
     try:
         length_bytes = len(password.encode())
     except UnicodeEncodeError:
-        raise PasswordInputError("the password is not valid UTF-8") from None
+        raise PasswordInputError(f"the {what} is not valid UTF-8") from None
     if length_bytes > PASSWORD_BYTES_MAX:
         raise PasswordInputError(f"a password may have {PASSWORD_BYTES_MAX} bytes at most")
     return password

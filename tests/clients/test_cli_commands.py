@@ -188,7 +188,7 @@ def test_the_session_option_goes_before_the_variable(
     write_session(tmp_path / "other.json", saved)
     session_path.unlink()
     assert as_fadly("whoami", "--session", str(tmp_path / "other.json")) == 0
-    assert capsys.readouterr().out.startswith("Fadly (fadly) at tcp://127.0.0.1:8890, logged in")
+    assert capsys.readouterr().out == "Fadly (fadly) at tcp://127.0.0.1:8890\n"
 
 
 # --- send -------------------------------------------------------------------------------------
@@ -499,6 +499,15 @@ def test_both_passwords_may_come_through_one_descriptor(
     assert as_fadly("passwd", "--password-fd", number, "--new-password-fd", number) == 0
     os.close(reading)
     assert broker.accounts["fadly"][0] == "a new password"
+
+
+def test_a_missing_new_password_is_called_by_its_name(
+    as_fadly: Kotak, broker: FakeBroker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("passwd", "--password-env", "PRP", "--new-password-env", "NO_SUCH_VARIABLE")
+    assert as_fadly(*argv) == 2
+    assert capsys.readouterr().err == "kotak: the new password is empty\n"
+    assert "change_password" not in broker.calls
 
 
 @pytest.mark.parametrize(
