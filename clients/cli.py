@@ -85,28 +85,36 @@ def add_commands(
     connect: Connect = Client,
 ) -> None:
     """Add the client's commands; each sets ``run``, a callable from arguments to an exit code."""
+    add = partial(_add_command, subparsers, connect)
+    _add_mail_commands(add)
+    _add_account_commands(add)
 
-    def add(
-        run: Callable[[Invocation], None], help_text: str, *aliases: str
-    ) -> argparse.ArgumentParser:
-        parser = subparsers.add_parser(
-            run.__name__,
-            aliases=aliases,
-            help=help_text,
-            description=f"{help_text[0].upper()}{help_text[1:]}.",
-            epilog=EXIT_CODES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        parser.set_defaults(run=partial(run_command, run, connect=connect))
-        add_common_options(parser)
-        return parser
 
-    parser = add(
-        commands.login, "log in and keep the session; the password is asked for, hidden", "auth"
+#: `_add_command` but for its first two arguments: what it runs, its help, its aliases.
+_Add = Callable[..., argparse.ArgumentParser]
+
+
+def _add_command(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    connect: Connect,
+    run: Callable[[Invocation], None],
+    help_text: str,
+    *aliases: str,
+) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(
+        run.__name__,
+        aliases=aliases,
+        help=help_text,
+        description=f"{help_text[0].upper()}{help_text[1:]}.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("user", metavar="USER")
-    add_password_options(parser)
+    parser.set_defaults(run=partial(run_command, run, connect=connect))
+    add_common_options(parser)
+    return parser
 
+
+def _add_mail_commands(add: _Add) -> None:
     parser = add(commands.send, "send a message to a user", "chat")
     parser.add_argument("to", metavar="TO", help="the recipient's user name")
     parser.add_argument(
@@ -130,8 +138,17 @@ def add_commands(
     parser = add(commands.who, "list the users who are logged in", "user_on")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
+
+def _add_account_commands(add: _Add) -> None:
+    parser = add(
+        commands.login, "log in and keep the session; the password is asked for, hidden", "auth"
+    )
+    parser.add_argument("user", metavar="USER")
+    add_password_options(parser)
+
     add(commands.whoami, "say who is logged in here, and ask the broker whether that still holds")
     add(commands.logout, "end the session and forget it")
+
     parser = add(commands.passwd, "change your password")
     add_password_options(parser)
     add_password_options(parser, "new-")
