@@ -80,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ExitError as error:
         return _fail(error.code, error.sentence)
     except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the shell's prompt on a line of its own, behind "^C"
         return _INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has left. Python would complain once more as it ends.
