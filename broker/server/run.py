@@ -35,7 +35,7 @@ def run(config: Config) -> int:
     except StoreUnusableError as error:
         raise ExitError(Exit.DATA_FOLDER, str(error)) from error
     try:
-        print(_introduction(config), f"ready {doors}", sep="\n", flush=True)  # noqa: T201
+        print(_introduction(config), f"ready {doors}", sep="\n", flush=True)  # noqa: T201 - a result
         server.ending.wait()
     finally:
         server.stop()
@@ -65,7 +65,7 @@ async def _gateway(config: Config, broker_address: str) -> None:
         asyncio.get_running_loop().add_signal_handler(each, stopping.set)
 
     def opened(_: TextGateway, address: Address) -> None:
-        print(f"ready text={address} broker={broker_address}", flush=True)  # noqa: T201
+        print(f"ready text={address} broker={broker_address}", flush=True)  # noqa: T201 - a result
 
     await serve_text(config, broker_address, context=None, opened=opened, stopping=stopping)
 
