@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from threading import Timer
+from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self
 
 from broker.wire.limits import INBOX_MESSAGES_MAX
@@ -24,10 +25,13 @@ MESSAGES_PER_RUN_MAX: Final = 10_000
 class Calls(Protocol):
     """The blocking client, as far as the command line uses it. Source: docs/PROTOCOL.md."""
 
-    token: str | None
-
     def __enter__(self) -> Self: ...
-    def __exit__(self, *exc_info: object) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
     def login(self, user: str, password: str, *, timeout_ms: int | None = None) -> Login: ...
     def logout(self) -> None: ...
     def ping(self) -> int: ...

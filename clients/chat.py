@@ -82,6 +82,7 @@ class Chat:
         self._opened: list[str] = []
         self._unanswered: Unanswered | None = None
         self.address = address
+        self._token: str | None = None
         #: Who is logged in, as `person`; empty where nobody is.
         self.who = ""
         self._user = ""
@@ -92,7 +93,7 @@ class Chat:
 
     @property
     def prompt(self) -> str:
-        return f"Command {short_token(self._client.token)}:"
+        return f"Command {short_token(self._token)}:"
 
     def handle(self, line: str) -> bool:
         """Carry out one line; False when the user wants to leave. Raises nothing of Kotak's."""
@@ -106,40 +107,41 @@ class Chat:
             self._fail(UNKNOWN_COMMAND)
         elif len(words) < command.words_min:
             self._fail(TOO_FEW_WORDS)
-        elif command.needs_login and not self._client.token:
+        elif command.needs_login and not self._token:
             self._fail(NOT_AUTHORIZED)
         else:
             self._attempt(command, words)
         return True
 
-    def end_sessions(self) -> None:
-        """End every session that this chat opened; the first one that fails ends the attempt."""
+    def end_sessions(self, reopen: Callable[[str], Calls]) -> None:
+        """End every session that this chat opened; the first one that fails ends the attempt.
+
+        ``reopen`` makes a client for a session's token.
+        """
         with contextlib.suppress(KotakError):
             for token in self._opened:
-                self._client.token = token
-                with self._waiting(), contextlib.suppress(Unauthorized):  # it had ended already
-                    self._client.logout()
+                ended_already = contextlib.suppress(Unauthorized)
+                with reopen(token) as client, self._waiting(), ended_already:
+                    client.logout()
 
     def _fail(self, words: str) -> None:
         self.failed = True
         self._say(words)
 
     def _attempt(self, command: Command, words: list[str]) -> None:
-        token = self._client.token
         try:
             command.run(self, words)
         except Unauthorized:
-            self._forget_session(token)
+            self._forget_session()
             self._fail(NOT_AUTHORIZED)
         except KotakError as error:
             self._fail(f"Error, {sentence(error)}")
         except UnicodeError:
             self._fail("Error, the line is not valid UTF-8")
 
-    def _forget_session(self, token: str | None) -> None:
-        if token in self._opened:
-            self._opened.remove(token)
-        self._client.token = None
+    def _forget_session(self) -> None:
+        self._opened = [token for token in self._opened if token != self._token]
+        self._token = None
         self.who = self._user = ""
 
     def _login(self, words: list[str]) -> None:
@@ -155,7 +157,7 @@ class Chat:
             password = typed
         with self._waiting():
             answer = self._client.login(user, password)
-        self._client.token = answer.token
+        self._token = answer.token
         self._opened = [*self._opened, answer.token][-SESSIONS_MAX:]
         self._user, self.who = answer.user, person(answer.user, answer.name)
         self._remember(answer.user)
@@ -196,10 +198,9 @@ class Chat:
         self._say("user aktif: " + ", ".join(safe_line(user.user) for user in users))
 
     def _logout(self, _words: list[str]) -> None:
-        token = self._client.token
         with self._waiting():
             self._client.logout()
-        self._forget_session(token)
+        self._forget_session()
         self._say("logout success")
 
     def _help(self, _words: list[str]) -> None:

@@ -167,8 +167,7 @@ def interactive(args: argparse.Namespace, *, connect: Connect = Client) -> int:
         # prompt_toolkit takes longer to load than any other command takes to run.
         from clients.prompt import run_chat
 
-        with call.open() as client:
-            codes.append(run_chat(client, call.address))
+        codes.append(run_chat(call.open, call.address))
 
     return run_command(chat, args, connect=connect) or codes[0]
 

@@ -138,11 +138,10 @@ def login(call: Invocation) -> None:
                 expires_at_ms=answer.expires_at_ms,
             ),
         )
-        if replaced:
-            # Nobody holds its token any more: end it, so that user_on does not show a ghost.
-            client.token = replaced
-            with contextlib.suppress(KotakError):
-                client.logout()
+    if replaced:
+        # Nobody holds its token any more: end it, so that user_on does not show a ghost.
+        with contextlib.suppress(KotakError), call.open(replaced) as client, call.waiting():
+            client.logout()
     write_line(f"logged in as {person(answer.user, answer.name)} at {safe_line(call.address)}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prompt_toolkit import PromptSession, prompt
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -54,33 +54,37 @@ class ChatCompleter(Completer):
                 yield Completion(f"{word} ", start_position=-len(words[-1]), display=word)
 
 
-def run_chat(client: Calls, address: str) -> int:
+def run_chat(open_client: Callable[[str | None], Calls], address: str) -> int:
     """Run the chat on standard input and output until its user leaves.
 
-    At a terminal returns 0; from a file or a pipe, 1 where any line ended in an error.
+    ``open_client`` makes a client for a token. At a terminal returns 0; from a file or a pipe, 1
+    where any line ended in an error.
     """
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        _run_terminal(client, address)
-        return 0
-    chat = Chat(client, address, say=write_line)
-    try:
-        for line in sys.stdin:
-            if not chat.handle(line):
-                break
-    finally:
-        chat.end_sessions()
-    return int(chat.failed)
+    at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    with open_client(None) as client:
+        ask_password = _ask_password if at_terminal else None
+        chat = Chat(client, address, say=write_line, ask_password=ask_password)
+        try:
+            if at_terminal:
+                _run_terminal(chat)
+            else:
+                _run_lines(chat)
+        finally:
+            chat.end_sessions(open_client)
+    return int(chat.failed and not at_terminal)
 
 
-def _run_terminal(client: Calls, address: str) -> None:
-    chat = Chat(client, address, say=write_line, ask_password=_ask_password)
-    write_line(f"Kotak at {safe_line(address)}. Type help for the commands, quit to leave.")
-    try:
-        for line in _typed_lines(chat):
-            if not _handle(chat, line):
-                break
-    finally:
-        chat.end_sessions()
+def _run_lines(chat: Chat) -> None:
+    for line in sys.stdin:
+        if not chat.handle(line):
+            return
+
+
+def _run_terminal(chat: Chat) -> None:
+    write_line(f"Kotak at {safe_line(chat.address)}. Type help for the commands, quit to leave.")
+    for line in _typed_lines(chat):
+        if not _handle(chat, line):
+            return
 
 
 def _handle(chat: Chat, line: str) -> bool:
