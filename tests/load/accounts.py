@@ -24,7 +24,7 @@ def import_accounts(plan: Plan, broker: BrokerProcess) -> None:
     lines = "".join(f"{user}:{password_hash}:{user}\n" for user in plan.accounts())
     command = [sys.executable, "-m", "broker.cli", "user", "import", "-"]
     done = subprocess.run(
-        [*command, "--data", str(broker.data), "--store", plan.store],
+        [*command, "--data", str(broker.data)],
         input=lines, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:

@@ -147,6 +147,7 @@ def print_table(result: Report, console: Console) -> None:
     """Print the figures as a table and the verdict below it."""
     figures = result.figures
     if figures.sends:
+        console.print(Text(_title(result.plan)))
         console.print(_table(result.plan, figures))
         console.print(_verdict(result))
     for complaint in result.complaints:
@@ -154,7 +155,7 @@ def print_table(result: Report, console: Console) -> None:
 
 
 def _table(plan: Plan, figures: Figures) -> Table:
-    table = Table(box=box.SIMPLE, show_header=False, title=_title(plan), title_justify="left")
+    table = Table(box=box.SIMPLE, show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     table.add_column(style="dim")
@@ -167,7 +168,7 @@ def _table(plan: Plan, figures: Figures) -> Table:
     row("max", f"{figures.max_ms:,.2f} ms")
     if figures.broker_cpu_us_per_send is not None:
         cpu = f"{figures.broker_cpu_us_per_send:,.1f} µs"
-        row("broker CPU", cpu, "a send, reading alongside included")
+        row("broker CPU", cpu, "a send, with the reading meanwhile")
         row("broker memory", f"{figures.broker_memory_mib:,.0f} MiB", "resident")
     if plan.kills:
         row(
@@ -179,10 +180,9 @@ def _table(plan: Plan, figures: Figures) -> Table:
 
 
 def _title(plan: Plan) -> str:
-    broker = plan.broker or f"{plan.store} store"
     return (
         f"{plan.senders} senders, {plan.readers} readers, {plan.mailboxes} mailboxes, "
-        f"{plan.size_bytes} bytes, {plan.door} door, {broker}"
+        f"{plan.size_bytes} bytes, {plan.door} door, {plan.broker or plan.store}"
     )
 
 
