@@ -1,0 +1,315 @@
+"""The asyncio client: many tasks, one connection, calls told apart by their request ids.
+
+    async with AsyncClient("tcp://127.0.0.1:8890") as client:
+        await client.login("shafwa", password)
+        await client.send("fadly", "hai dudee")
+
+Requests that tasks make in the same turn of the event loop leave as one ZeroMQ message. A client
+belongs to the event loop that it is first used in. Source: docs/PROTOCOL.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping
+from math import inf
+from types import TracebackType
+from typing import Any, Final, Self
+
+from clients import arguments, results
+from clients.arguments import Own
+from clients.client import DEFAULT_ADDRESS, SUBMITTED_MAX
+from clients.errors import RequestError, WrongThread
+from clients.ids import MessageIds
+from clients.link import Link
+from clients.owner import Owner
+from clients.pump import Context, Pump, monotonic_ms
+from clients.results import Hello, Inbox, Login, Receipt, User, read, read_receipt, users_page
+from clients.session import Call
+
+#: Replies taken in before other tasks have their turn.
+REPLIES_A_TURN: Final = 1_000
+
+
+class AsyncClient:
+    """A client of one broker for asyncio; an async context manager; arguments as `Client`'s.
+
+    It owns no thread: it watches the socket's descriptor. Cancelling a call forgets its answer;
+    the request may have been sent.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        token: str | None = None,
+        timeout_ms: int = 30_000,
+        retry_ms: int = 2_000,
+        context: Context | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.address = address
+        self._token = token
+        self._timeout_ms = timeout_ms
+        self._name = name
+        self._owner = Owner()
+        self._pump = Pump(
+            address,
+            retry_ms=retry_ms,
+            context=context,
+            replies_max=REPLIES_A_TURN,
+            opened=self._opened,
+            closing=self._closing,
+        )
+        self._session = self._pump.session
+        self._make_id = MessageIds()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn_is_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = inf
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def token(self) -> str | None:
+        """The session's token: set by `login`, reset by `logout`. A secret."""
+        return self._token
+
+    async def close(self) -> None:
+        """Close the connection; what is unanswered fails with `ClientClosed`. Idempotent."""
+        if self._owner.forked:
+            return  # the sockets are the parent's
+        self._owner.check()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._pump.close()
+
+    # --- commands ----------------------------------------------------------------------------
+
+    async def request(
+        self,
+        command: str,
+        args: Mapping[str, Any] = arguments.NONE,
+        *,
+        token: str | Own | None = Own.TOKEN,
+        timeout_ms: int | None = None,
+    ) -> dict[str, Any]:
+        """Carry out any command and return its result. Errors: `RequestError`, its subclasses."""
+        loop = self._enter()
+        own = self._token if token is Own.TOKEN else token
+        call = self._session.start(
+            command, own, args, monotonic_ms(), timeout_ms or self._timeout_ms
+        )
+        return await self._value(loop, call)
+
+    async def hello(self, *, timeout_ms: int | None = None) -> Hello:
+        """Agree on the protocol's version and learn the limits. Errors: `UnsupportedVersion`."""
+        args = arguments.hello(self._name)
+        fields = await self.request("hello", args, token=None, timeout_ms=timeout_ms)
+        return read(Hello.parse, fields)
+
+    async def ping(self, *, timeout_ms: int | None = None) -> int:
+        """Return the broker's clock in ms since the epoch. Errors: `Unauthorized`."""
+        return read(results.now_ms, await self.request("ping", timeout_ms=timeout_ms))
+
+    async def login(self, user: str, password: str, *, timeout_ms: int | None = None) -> Login:
+        """Open a session; later calls carry its token. Errors: `BadCredentials`, `Busy`."""
+        args = arguments.login(user, password)
+        fields = await self.request("login", args, token=None, timeout_ms=timeout_ms)
+        login = read(Login.parse, fields)
+        self._token = login.token
+        return login
+
+    async def logout(self, *, timeout_ms: int | None = None) -> None:
+        """End the session. Errors: `Unauthorized`."""
+        await self.request("logout", timeout_ms=timeout_ms)
+        self._token = None
+
+    async def send(
+        self, to: str, text: str, *, message_id: str | None = None, timeout_ms: int | None = None
+    ) -> Receipt:
+        """Send one message and return once it is stored; arguments and errors as `Client.send`."""
+        loop = self._enter()
+        call = self._start_chat(to, text, message_id, timeout_ms)
+        return read_receipt(await self._value(loop, call), call.message_id or "")
+
+    def submit(
+        self, to: str, text: str, *, message_id: str | None = None, timeout_ms: int | None = None
+    ) -> asyncio.Task[Receipt]:
+        """Send one message without waiting for its answer: the task's result. Order is kept.
+
+        Errors, at once: `TooLarge`, and `Busy` where too much is unanswered.
+        """
+        loop = self._enter()
+        call = self._start_chat(to, text, message_id, timeout_ms)
+        return loop.create_task(self._receipt(loop, call))
+
+    async def send_many(
+        self,
+        messages: Iterable[tuple[str, str]],
+        *,
+        window: int = 1_000,
+        timeout_ms: int | None = None,
+    ) -> AsyncIterator[Receipt | RequestError]:
+        """Send (recipient, text) pairs, ``window`` at a time; as `Client.send_many`."""
+        loop = self._enter()
+        waiting: deque[Call | RequestError] = deque()
+        window = max(1, min(window, SUBMITTED_MAX))
+        for to, text in messages:
+            try:
+                waiting.append(self._start_chat(to, text, None, timeout_ms))
+            except RequestError as error:
+                waiting.append(error)
+            if len(waiting) >= window:
+                yield await self._outcome(loop, waiting.popleft())
+        while waiting:
+            yield await self._outcome(loop, waiting.popleft())
+
+    async def inbox(
+        self, *, limit: int = 100, after: int | None = None, timeout_ms: int | None = None
+    ) -> Inbox:
+        """Read without taking; as `Client.inbox`."""
+        args = arguments.inbox(limit, after)
+        return read(Inbox.parse, await self.request("kotakmasuk", args, timeout_ms=timeout_ms))
+
+    async def acknowledge(self, seq: int, *, timeout_ms: int | None = None) -> int:
+        """Take every message up to and with ``seq`` out of the mailbox; return the cursor."""
+        args = arguments.acknowledge(seq)
+        return read(results.cursor, await self.request("ack", args, timeout_ms=timeout_ms))
+
+    async def users_on(self, *, timeout_ms: int | None = None) -> list[User]:
+        """Return who is logged in, in order of login."""
+        users: list[User] = []
+        more = True
+        while more:
+            args = arguments.page(users[-1].user if users else None)
+            fields = await self.request("user_on", args, timeout_ms=timeout_ms)
+            page, more = read(users_page, fields)
+            users += page
+        return users
+
+    async def register(
+        self, user: str, password: str, *, name: str | None = None, timeout_ms: int | None = None
+    ) -> User:
+        """Make an account. Errors: `Forbidden`, `UserExists`, `BadRequest`, `Busy`."""
+        args = arguments.register(user, password, name)
+        fields = await self.request("register", args, token=None, timeout_ms=timeout_ms)
+        return read(User.parse, fields)
+
+    async def change_password(self, old: str, new: str, *, timeout_ms: int | None = None) -> None:
+        """Change the own password; the user's other sessions end. Errors: `BadCredentials`."""
+        args = arguments.change_password(old, new)
+        await self.request("passwd", args, timeout_ms=timeout_ms)
+
+    # --- calls -------------------------------------------------------------------------------
+
+    def _enter(self) -> asyncio.AbstractEventLoop:
+        """Check whose the client is, and have a turn made once this one of the loop is over."""
+        self._owner.check()
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is not None:
+                raise WrongThread(
+                    "this client belongs to another event loop: make one client for each loop"
+                )
+            self._loop = loop
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            loop.call_soon(self._turn)
+        return loop
+
+    def _start_chat(
+        self, to: str, text: str, message_id: str | None, timeout_ms: int | None
+    ) -> Call:
+        self._enter()
+        return self._session.chat(
+            to,
+            text,
+            message_id=message_id or self._make_id(),
+            token=self._token,
+            now_ms=monotonic_ms(),
+            timeout_ms=timeout_ms or self._timeout_ms,
+        )
+
+    async def _value(self, loop: asyncio.AbstractEventLoop, call: Call) -> dict[str, Any]:
+        if not call.done:
+            answered: asyncio.Future[None] = loop.create_future()
+            # A cancelled future may still be answered in the same turn of the loop.
+            call.on_done = lambda _: None if answered.done() else answered.set_result(None)
+            try:
+                await answered
+            except asyncio.CancelledError:
+                self._session.abandon(call)
+                raise
+        return call.value()
+
+    async def _receipt(self, loop: asyncio.AbstractEventLoop, call: Call) -> Receipt:
+        return read_receipt(await self._value(loop, call), call.message_id or "")
+
+    async def _outcome(
+        self, loop: asyncio.AbstractEventLoop, call: Call | RequestError
+    ) -> Receipt | RequestError:
+        if isinstance(call, RequestError):
+            return call
+        try:
+            return read_receipt(await self._value(loop, call), call.message_id or "")
+        except RequestError as error:
+            return error
+
+    # --- turns -------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Send what the tasks asked for, take in what has come, and see to the next turn."""
+        self._turn_is_due = False
+        pump = self._pump
+        room = pump.turn()
+        pump.receive()
+        pump.note_events()
+        self._plan(room=room)
+
+    def _plan(self, *, room: bool) -> None:
+        """Arrange the next turn.
+
+        The socket's descriptor is edge-triggered: what it reported once and was not dealt with
+        stays silent, so ask the socket itself after each use.
+        """
+        link, loop = self._pump.link, self._loop
+        if loop is None:
+            return
+        if link is not None and not self._turn_is_due:
+            readable, writable = link.ready()
+            if readable or (self._session.outgoing and (room or writable)):
+                self._turn_is_due = True
+                loop.call_soon(self._turn)
+        due_ms = self._session.due_ms
+        if due_ms < self._timer_ms:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_ms = due_ms
+            self._timer = loop.call_later(max(due_ms - monotonic_ms(), 0) / 1000, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._timer_ms = None, inf
+        self._turn()
+
+    def _opened(self, link: Link) -> None:
+        if self._loop is not None:
+            self._loop.add_reader(link.socket.FD, self._turn)
+            if link.monitor is not None:
+                self._loop.add_reader(link.monitor.FD, self._turn)
+
+    def _closing(self, link: Link) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(link.socket.FD)
+            if link.monitor is not None:
+                self._loop.remove_reader(link.monitor.FD)

@@ -1,0 +1,329 @@
+"""The blocking client: one thread, one connection, calls that return when they are answered.
+
+    with Client("tcp://127.0.0.1:8890") as client:
+        client.login("shafwa", password)
+        client.send("fadly", "hai dudee")
+
+A client belongs to the thread that made it and does not survive ``os.fork``. Busy brokers, lost
+connections and lost replies are dealt with until a call's timeout; whatever ends otherwise is
+raised as one of `clients.errors`. Source: docs/PROTOCOL.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from math import ceil
+from types import TracebackType
+from typing import Any, Final, Self
+
+import zmq
+
+from clients import arguments, results
+from clients.arguments import Own
+from clients.errors import RequestError
+from clients.ids import MessageIds
+from clients.link import Link
+from clients.owner import Owner
+from clients.pump import Context, Pump, monotonic_ms
+from clients.results import Hello, Inbox, Login, Receipt, User, read, read_receipt, users_page
+from clients.session import PENDING_MAX, Call
+
+DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:8890"
+#: Pipelined messages are handed to the socket so many at a time, as one ZeroMQ message.
+BATCH_FRAMES: Final = 64
+#: `Client.submit` waits for answers once so many are missing.
+SUBMITTED_MAX: Final = PENDING_MAX // 2
+#: The longest that one wait on the socket lasts: nothing hangs on it.
+_WAIT_MS_MAX: Final = 60_000
+
+
+class Pending:
+    """A message on its way. Not for another thread than the client's."""
+
+    __slots__ = ("_call", "_client")
+
+    def __init__(self, client: Client, call: Call) -> None:
+        self._client = client
+        self._call = call
+
+    @property
+    def done(self) -> bool:
+        """True when `result` will not wait. Looks at the socket, and does not block."""
+        if not self._call.done:
+            self._client.flush()
+        return self._call.done
+
+    def result(self) -> Receipt:
+        """Wait for the answer. Errors: as `Client.send`."""
+        return self._client._receipt(self._call)  # noqa: SLF001 - two halves of one thing
+
+
+class Client:
+    """A blocking client of one broker; a context manager.
+
+    ``timeout_ms`` is the default for each call, repetitions included. ``retry_ms`` of silence make
+    it probe the connection, and as much again make it reconnect. ``context`` is shared and
+    left alone where given. ``name`` is what `hello` tells the broker. No connection is made before
+    the first call.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        token: str | None = None,
+        timeout_ms: int = 30_000,
+        retry_ms: int = 2_000,
+        context: Context | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.address = address
+        self._token = token
+        self._timeout_ms = timeout_ms
+        self._name = name
+        self._owner = Owner()
+        self._pump = Pump(
+            address,
+            retry_ms=retry_ms,
+            context=context,
+            replies_max=2 * PENDING_MAX,
+            opened=self._opened,
+            closing=self._closing,
+        )
+        self._session = self._pump.session
+        self._make_id = MessageIds()
+        self._poller = zmq.Poller()
+        self._submitted = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def token(self) -> str | None:
+        """The session's token: set by `login`, reset by `logout`. A secret."""
+        return self._token
+
+    def close(self) -> None:
+        """Close the connection; what is unanswered fails with `ClientClosed`. Idempotent."""
+        if self._owner.forked:
+            return  # the sockets are the parent's
+        self._owner.check()
+        self._pump.close()
+
+    # --- commands ----------------------------------------------------------------------------
+
+    def request(
+        self,
+        command: str,
+        args: Mapping[str, Any] = arguments.NONE,
+        *,
+        token: str | Own | None = Own.TOKEN,
+        timeout_ms: int | None = None,
+    ) -> dict[str, Any]:
+        """Carry out any command and return its result. Errors: `RequestError`, its subclasses."""
+        self._owner.check()
+        own = self._token if token is Own.TOKEN else token
+        call = self._session.start(
+            command, own, args, monotonic_ms(), timeout_ms or self._timeout_ms
+        )
+        return self._value(call)
+
+    def hello(self, *, timeout_ms: int | None = None) -> Hello:
+        """Agree on the protocol's version and learn the limits. Errors: `UnsupportedVersion`."""
+        args = arguments.hello(self._name)
+        return read(Hello.parse, self.request("hello", args, token=None, timeout_ms=timeout_ms))
+
+    def ping(self, *, timeout_ms: int | None = None) -> int:
+        """Return the broker's clock in ms since the epoch. Errors: `Unauthorized`."""
+        return read(results.now_ms, self.request("ping", timeout_ms=timeout_ms))
+
+    def login(self, user: str, password: str, *, timeout_ms: int | None = None) -> Login:
+        """Open a session; later calls carry its token. Errors: `BadCredentials`, `Busy`."""
+        args = arguments.login(user, password)
+        fields = self.request("login", args, token=None, timeout_ms=timeout_ms)
+        login = read(Login.parse, fields)
+        self._token = login.token
+        return login
+
+    def logout(self, *, timeout_ms: int | None = None) -> None:
+        """End the session. Errors: `Unauthorized`."""
+        self.request("logout", timeout_ms=timeout_ms)
+        self._token = None
+
+    def send(
+        self, to: str, text: str, *, message_id: str | None = None, timeout_ms: int | None = None
+    ) -> Receipt:
+        """Send one message and return once it is stored.
+
+        ``text``: 1 to 65 536 bytes of UTF-8. ``message_id``: made when not given; give that of a
+        `RequestTimeout` to repeat its message. Errors: `NoSuchUser`, `Conflict`, `MailboxFull`,
+        `StorageFull`, `TooLarge`, `Unauthorized`.
+        """
+        return self._receipt(self._start_chat(to, text, message_id, timeout_ms))
+
+    def submit(
+        self, to: str, text: str, *, message_id: str | None = None, timeout_ms: int | None = None
+    ) -> Pending:
+        """Send one message without waiting for its answer; order is kept.
+
+        Submissions go out in batches: at every 64th, or when a result is asked for, or by
+        `flush`. Waits while `SUBMITTED_MAX` answers are missing. Errors: `TooLarge`.
+        """
+        call = self._start_chat(to, text, message_id, timeout_ms)
+        self._submitted += 1
+        if self._submitted % BATCH_FRAMES == 0:
+            self._turn(block=False)
+            while self._session.pending >= SUBMITTED_MAX:
+                self._turn(block=True)
+        return Pending(self, call)
+
+    def flush(self) -> None:
+        """Hand over what was submitted, and take in what has been answered; do not wait."""
+        self._owner.check()
+        self._turn(block=False)
+
+    def send_many(
+        self,
+        messages: Iterable[tuple[str, str]],
+        *,
+        window: int = 1_000,
+        timeout_ms: int | None = None,
+    ) -> Iterator[Receipt | RequestError]:
+        """Send (recipient, text) pairs, ``window`` at a time; yield one outcome each, in order.
+
+        A message that fails gives its error in its place, and the others go on. Memory is bounded
+        by the window. Whoever stops iterating leaves up to a window of messages under way.
+        """
+        waiting: deque[Call | RequestError] = deque()
+        window = max(1, min(window, SUBMITTED_MAX))
+        for count, (to, text) in enumerate(messages, 1):
+            try:
+                waiting.append(self._start_chat(to, text, None, timeout_ms))
+            except RequestError as error:
+                waiting.append(error)
+            if count % BATCH_FRAMES == 0:
+                self._turn(block=False)
+            if len(waiting) >= window:
+                yield from self._outcomes(waiting, 1)
+        yield from self._outcomes(waiting, len(waiting))
+
+    def inbox(
+        self, *, limit: int = 100, after: int | None = None, timeout_ms: int | None = None
+    ) -> Inbox:
+        """Read without taking: what waits behind the cursor, or behind ``after`` if that is higher.
+
+        ``limit``: 1 to 1000 messages. Errors: `Unauthorized`.
+        """
+        args = arguments.inbox(limit, after)
+        return read(Inbox.parse, self.request("kotakmasuk", args, timeout_ms=timeout_ms))
+
+    def acknowledge(self, seq: int, *, timeout_ms: int | None = None) -> int:
+        """Take every message up to and with ``seq`` out of the mailbox; return the cursor."""
+        args = arguments.acknowledge(seq)
+        return read(results.cursor, self.request("ack", args, timeout_ms=timeout_ms))
+
+    def users_on(self, *, timeout_ms: int | None = None) -> list[User]:
+        """Return who is logged in, in order of login."""
+        users: list[User] = []
+        more = True
+        while more:
+            args = arguments.page(users[-1].user if users else None)
+            fields = self.request("user_on", args, timeout_ms=timeout_ms)
+            page, more = read(users_page, fields)
+            users += page
+        return users
+
+    def register(
+        self, user: str, password: str, *, name: str | None = None, timeout_ms: int | None = None
+    ) -> User:
+        """Make an account. Errors: `Forbidden`, `UserExists`, `BadRequest`, `Busy`."""
+        args = arguments.register(user, password, name)
+        fields = self.request("register", args, token=None, timeout_ms=timeout_ms)
+        return read(User.parse, fields)
+
+    def change_password(self, old: str, new: str, *, timeout_ms: int | None = None) -> None:
+        """Change the own password; the user's other sessions end. Errors: `BadCredentials`."""
+        self.request("passwd", arguments.change_password(old, new), timeout_ms=timeout_ms)
+
+    # --- waiting -----------------------------------------------------------------------------
+
+    def _start_chat(
+        self, to: str, text: str, message_id: str | None, timeout_ms: int | None
+    ) -> Call:
+        self._owner.check()
+        return self._session.chat(
+            to,
+            text,
+            message_id=message_id or self._make_id(),
+            token=self._token,
+            now_ms=monotonic_ms(),
+            timeout_ms=timeout_ms or self._timeout_ms,
+        )
+
+    def _receipt(self, call: Call) -> Receipt:
+        self._owner.check()
+        return read_receipt(self._value(call), call.message_id or "")
+
+    def _outcomes(
+        self, waiting: deque[Call | RequestError], least: int
+    ) -> Iterator[Receipt | RequestError]:
+        """Yield at least ``least`` outcomes from the head of the window, and all that are there."""
+        while waiting:
+            head = waiting[0]
+            if isinstance(head, Call):
+                if not head.done and least <= 0:
+                    return
+                try:
+                    outcome: Receipt | RequestError = self._receipt(head)
+                except RequestError as error:
+                    outcome = error
+            else:
+                outcome = head
+            waiting.popleft()
+            least -= 1
+            yield outcome
+
+    def _value(self, call: Call) -> dict[str, Any]:
+        try:
+            while not call.done:
+                self._turn(block=True)
+        except BaseException:  # Ctrl-C: nobody waits for the answer any longer
+            self._session.abandon(call)
+            raise
+        return call.value()
+
+    def _turn(self, *, block: bool) -> None:
+        """Send what there is, wait where that is wanted, and take in what has come."""
+        pump, session = self._pump, self._pump.session
+        room = pump.turn()
+        wait_ms = min(max(session.due_ms - monotonic_ms(), 0), _WAIT_MS_MAX) if block else 0
+        link = pump.link
+        if link is None:
+            time.sleep(wait_ms / 1000)
+            return
+        self._poller.register(link.socket, zmq.POLLIN if room else zmq.POLLIN | zmq.POLLOUT)
+        ready = dict(self._poller.poll(ceil(wait_ms)))
+        if link.socket in ready:
+            pump.receive()
+        if link.monitor in ready:
+            pump.note_events()
+
+    def _opened(self, link: Link) -> None:
+        if link.monitor is not None:
+            self._poller.register(link.monitor, zmq.POLLIN)
+
+    def _closing(self, link: Link) -> None:
+        for socket in (link.socket, link.monitor):
+            with suppress(KeyError):
+                self._poller.unregister(socket)

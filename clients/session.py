@@ -1,0 +1,494 @@
+"""The client's side of the protocol without I/O: which frames to send, what each reply means, when.
+
+Time comes in as ``now_ms`` (milliseconds on any clock that never steps back), randomness as a
+parameter; sockets belong to the caller, who does in turn:
+
+    session.tick(now)                      # expire, probe, repeat, reconnect: what is due by now
+    open or close the connection so that its number is ``session.wanted`` (0: none)
+    while frames := session.take():        # one ZeroMQ message after the other
+        send, or session.give_back() when there is no room
+    session.received(frames, now)          # and connected() / lost() when the connection says so
+    wait for the socket, until session.due_ms at most
+
+Order: a sender's messages must arrive in the order in which they were started. Hence one
+connection at a time, and whatever may have been lost is repeated together with every younger
+message that is still unanswered, oldest first. The broker stores each message id once, so it
+sees an order-keeping merge. Source: docs/PROTOCOL.md, "Transport" and "Errors".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
+from typing import Any, Final
+
+from broker.wire.codec import unpack_reply
+from broker.wire.envelope import OK, decode_reply, encode_request, encoder
+from broker.wire.errors import RETRYABLE, Code, WireError
+from broker.wire.limits import FRAME_BYTES_MAX, FRAMES_PER_MESSAGE_MAX, TEXT_BYTES_MAX
+from clients.errors import (
+    BadRequest,
+    Busy,
+    ClientClosed,
+    ConnectionFailed,
+    KotakError,
+    RequestError,
+    RequestTimeout,
+    TooLarge,
+    from_wire,
+)
+
+#: Unanswered requests of one client: bounds what a reconnect repeats, and memory.
+PENDING_MAX: Final = 10_000
+#: No connection within this time (libzmq reports no failed name look-up): try again.
+CONNECT_MS: Final = 5_000
+#: Between attempts to connect, and between repetitions: doubled each time, with jitter.
+BACKOFF_MS: Final = 50
+BACKOFF_MS_MAX: Final = 2_000
+#: The finest step of timers: bounds how often the unanswered requests are looked through.
+GRAIN_MS: Final = 10
+#: Repetitions on a connection that answers otherwise wait longer each time, up to so many times.
+PATIENCE_MAX: Final = 16
+#: A password hash may take long on a busy broker, and repeating it makes the broker busier.
+SLOW_PATIENCE: Final = 5
+SLOW: Final = frozenset({"login", "auth", "register", "passwd", "user_add", "user_passwd"})
+#: The commands whose order is promised.
+ORDERED: Final = frozenset({"chat", "send"})
+#: What a repeated command is answered when its first copy, whose answer was lost, did the work.
+DONE_BEFORE: Final[Mapping[str, Code]] = {"logout": Code.UNAUTHORIZED}
+
+
+class Call:
+    """One request from its start to its answer. ``done`` with either ``result`` or ``error``."""
+
+    __slots__ = (
+        "command",
+        "deadline_ms",
+        "done",
+        "due_ms",
+        "error",
+        "frame",
+        "message_id",
+        "on_done",
+        "patience",
+        "probed",
+        "refusal",
+        "request_id",
+        "result",
+        "sends",
+        "tries",
+    )
+
+    def __init__(
+        self, request_id: int, command: str, frame: bytes, deadline_ms: float, due_ms: float
+    ) -> None:
+        self.request_id = request_id
+        self.command = command
+        self.frame = frame
+        self.deadline_ms = deadline_ms
+        #: When to look at it next: probe, repeat or expire.
+        self.due_ms = due_ms
+        self.message_id: str | None = None
+        self.done = False
+        self.result: dict[str, Any] = _NOTHING
+        self.error: KotakError | None = None
+        self.on_done: Callable[[Call], None] | None = None
+        #: How often it was handed to a connection that stood; 0: certainly not carried out.
+        self.sends = 0
+        #: How often the broker asked to repeat it.
+        self.tries = 0
+        self.patience = 1
+        self.probed = False
+        #: The last answer, where that was "repeat later" and the repetition is still to come.
+        self.refusal: RequestError | None = None
+
+    def value(self) -> dict[str, Any]:
+        """Return the result, or raise the error, of a call that is done."""
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+_NOTHING: Final[dict[str, Any]] = {}
+
+#: What msgpack raises for arguments that it cannot carry.
+_UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
+
+
+class Session:
+    """Requests, deadlines, repetition and reconnection of one client. Not for two threads."""
+
+    def __init__(self, address: str, *, retry_ms: float, random: Callable[[], float]) -> None:
+        self.address = address
+        #: The connection that should stand now; 0 for none, another number for a new one.
+        self.wanted = 0
+        #: When `tick` has something to do.
+        self.due_ms: float = inf
+        self._retry_ms = retry_ms
+        self._random = random
+        self._encode = encoder()
+        self._next_id = 1
+        self._pending: dict[int, Call] = {}  # in order of start, which is the order of repetition
+        self._outgoing: deque[Call] = deque()
+        self._taken: list[Call] = []
+        self._up = False
+        self._closed = False
+        self._connections = 0
+        self._attempts = 0  # failed ones since the broker was last heard
+        self._trouble = "no connection was made"
+        self._not_before_ms: float = 0
+        self._connect_end_ms: float = inf
+        self._probe_end_ms: float = inf
+        self._hold_end_ms: float = 0  # chats wait until then; 0: they do not
+
+    # --- requests ----------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """How many requests are unanswered."""
+        return len(self._pending)
+
+    @property
+    def outgoing(self) -> int:
+        """How many requests wait to be taken."""
+        return len(self._outgoing)
+
+    def start(
+        self,
+        command: str,
+        token: str | None,
+        args: Mapping[str, Any],
+        now_ms: float,
+        timeout_ms: float,
+    ) -> Call:
+        """Begin one request; it fails by itself ``timeout_ms`` from now.
+
+        Errors, at once: `BadRequest`, `TooLarge`, `ClientClosed`, and `Busy` where `PENDING_MAX`
+        are unanswered.
+        """
+        request_id = self._next_id
+        try:
+            frame = encode_request(self._encode, request_id, command, token, args)
+        except _UNENCODABLE as error:
+            raise _unpackable(error) from None
+        if len(frame) > FRAME_BYTES_MAX or len(self._pending) >= PENDING_MAX or self._closed:
+            raise self._refuse(len(frame))
+        self._next_id = request_id + 1
+        deadline_ms = now_ms + timeout_ms
+        due_ms = min(now_ms + self._retry_ms, deadline_ms)
+        call = Call(request_id, command, frame, deadline_ms, due_ms)
+        self._pending[request_id] = call
+        self.due_ms = min(self.due_ms, due_ms)
+        if not self._up:
+            if not self.wanted:
+                self._by(self._not_before_ms)
+        elif not self._hold_end_ms or command not in ORDERED:
+            self._outgoing.append(call)
+        return call
+
+    def chat(
+        self,
+        to: str,
+        text: str,
+        *,
+        message_id: str,
+        token: str | None,
+        now_ms: float,
+        timeout_ms: float,
+    ) -> Call:
+        """As `start`, for one message; its text is measured before anything is sent."""
+        # Four bytes is the longest character: most texts are judged without being encoded.
+        if type(text) is not str or len(text) * 4 > TEXT_BYTES_MAX:
+            _check_text(text)
+        call = self.start(
+            "chat", token, {"to": to, "text": text, "id": message_id}, now_ms, timeout_ms
+        )
+        call.message_id = message_id
+        return call
+
+    def abandon(self, call: Call) -> None:
+        """Forget a call whose answer nobody wants; it may have been sent already."""
+        self._pending.pop(call.request_id, None)
+        call.done = True
+
+    def close(self) -> None:
+        """Fail every unanswered call with `ClientClosed`, and every later one."""
+        self._closed = True
+        self.wanted, self._up, self.due_ms = 0, False, inf
+        self.fail_all(lambda: ClientClosed("the client was closed while the request was waiting"))
+
+    def fail_all(self, error: Callable[[], KotakError]) -> None:
+        """Fail every unanswered call, each with an error of its own."""
+        self._outgoing.clear()
+        for call in list(self._pending.values()):
+            self._fail(call, error())
+
+    def _refuse(self, frame_bytes: int) -> KotakError:
+        if self._closed:
+            return ClientClosed("the client is closed: make a new one")
+        if frame_bytes > FRAME_BYTES_MAX:
+            return TooLarge(
+                Code.TOO_LARGE,
+                f"the request has {frame_bytes} bytes, {FRAME_BYTES_MAX} at most may be sent",
+            )
+        return Busy(
+            Code.BUSY,
+            f"{PENDING_MAX} requests of this client are unanswered: wait for some of them",
+            BACKOFF_MS,
+        )
+
+    # --- frames ------------------------------------------------------------------------------
+
+    def take(self) -> list[bytes]:
+        """Return the frames of the next ZeroMQ message; empty when there is nothing to send."""
+        outgoing = self._outgoing
+        frames: list[bytes] = []
+        if not outgoing or not self._up:
+            return frames
+        taken = self._taken = []
+        while outgoing and len(taken) < FRAMES_PER_MESSAGE_MAX:
+            call = outgoing.popleft()
+            if not call.done:
+                call.sends += 1
+                taken.append(call)
+                frames.append(call.frame)
+        return frames
+
+    def give_back(self) -> None:
+        """Undo the last `take`: there was no room for it."""
+        for call in reversed(self._taken):
+            call.sends -= 1
+            self._outgoing.appendleft(call)
+
+    def received(self, frames: Iterable[bytes], now_ms: float) -> None:
+        """Take in reply frames. Late and repeated replies are ignored; a foreign peer is left."""
+        pop = self._pending.pop
+        heard = False
+        # Hot path, for each reply: one decode, three checks, one pop.
+        for frame in frames:
+            heard = True
+            try:
+                request_id, status, body = unpack_reply(frame)
+                if status != OK or type(request_id) is not int or type(body) is not dict:
+                    self._received_other(frame, now_ms)
+                    continue
+            except (WireError, TypeError, ValueError):
+                self.lost(now_ms, "the peer's answer is not Kotak's protocol")
+                return
+            call = pop(request_id, None)
+            if call is not None:
+                call.result = body
+                call.done = True
+                if call.on_done is not None:
+                    call.on_done(call)
+        if heard:
+            self._attempts = 0
+            self._probe_end_ms = inf
+
+    def _received_other(self, frame: bytes, now_ms: float) -> None:
+        """Take in an ERROR reply; leave alone what this version does not know (pushed events)."""
+        reply = decode_reply(frame)
+        if reply.error is not None and reply.request_id is not None:
+            call = self._pending.get(reply.request_id)
+            if call is not None:
+                self._refused(call, reply.error, now_ms)
+        elif reply.request_id is not None:
+            raise WireError(Code.BAD_REQUEST, "the result of an OK reply must be a map")
+
+    def _refused(self, call: Call, error: WireError, now_ms: float) -> None:
+        """Repeat the call later, or fail it."""
+        if call.sends > 1 and DONE_BEFORE.get(call.command) is error.code:
+            self._pending.pop(call.request_id)
+            _finish(call)
+            return
+        call.tries += 1
+        again_ms = now_ms + self._delay(error.retry_after_ms, call.tries)
+        repeatable = error.code in RETRYABLE or (error.code is Code.INTERNAL and call.tries == 1)
+        # Waiting for a repetition beyond the deadline would only delay the answer.
+        if not repeatable or again_ms >= call.deadline_ms:
+            self._fail(call, from_wire(error))
+            return
+        call.refusal = from_wire(error)
+        if call.command in ORDERED:
+            self._hold(again_ms)
+        else:
+            call.due_ms = again_ms
+        self._by(again_ms)
+
+    def _fail(self, call: Call, error: KotakError) -> None:
+        self._pending.pop(call.request_id, None)
+        call.error = error
+        _finish(call)
+
+    # --- the connection ----------------------------------------------------------------------
+
+    def connected(self, now_ms: float) -> None:
+        """Note that the connection ``wanted`` stands: everything unanswered goes out, in order."""
+        self._up = True
+        self._connect_end_ms = inf
+        self._outgoing.clear()
+        for call in self._pending.values():
+            ordered = call.command in ORDERED
+            if not (self._hold_end_ms if ordered else call.refusal):
+                self._queue(call, now_ms)
+
+    def lost(self, now_ms: float, reason: str) -> None:
+        """Note that the connection is broken, or judge it so; another follows by itself."""
+        self._up = False
+        self.wanted = 0
+        self._trouble = reason
+        self._outgoing.clear()
+        self._probe_end_ms = self._connect_end_ms = inf
+        self._attempts += 1
+        self._not_before_ms = now_ms + self._delay(None, self._attempts)
+        self._by(self._not_before_ms)
+
+    def _open(self, now_ms: float) -> None:
+        self._connections += 1
+        self.wanted = self._connections
+        self._connect_end_ms = now_ms + CONNECT_MS
+
+    def _delay(self, least_ms: int | None, attempt: int) -> float:
+        """Return the wait before the ``attempt``-th repetition; jitter keeps clients apart."""
+        doubled: float = min(BACKOFF_MS << min(attempt - 1, 10), BACKOFF_MS_MAX)
+        if least_ms is not None:
+            return max(least_ms, 1) * (1 + self._random() / 4)
+        return doubled * (0.5 + self._random() / 2)
+
+    # --- time --------------------------------------------------------------------------------
+
+    def tick(self, now_ms: float) -> None:
+        """Do what is due by now. Costs one comparison when nothing is."""
+        if now_ms < self.due_ms:
+            return
+        if now_ms >= self._probe_end_ms:
+            self.lost(now_ms, "the broker stopped answering")
+        elif now_ms >= self._connect_end_ms:
+            self.lost(now_ms, "no answer to the attempt to connect")
+        if self._hold_end_ms and now_ms >= self._hold_end_ms:
+            self._hold_end_ms = 0
+            self._repeat_chats(0, now_ms)
+        soonest_ms = self._look_through(now_ms)
+        if self._pending and not self.wanted:
+            if now_ms >= self._not_before_ms:
+                self._open(now_ms)
+            else:
+                soonest_ms = min(soonest_ms, self._not_before_ms)
+        soonest_ms = min(
+            soonest_ms, self._probe_end_ms, self._connect_end_ms, self._hold_end_ms or inf
+        )
+        self.due_ms = max(soonest_ms, now_ms + GRAIN_MS)
+
+    def _by(self, at_ms: float) -> None:
+        self.due_ms = min(self.due_ms, at_ms)
+
+    def _look_through(self, now_ms: float) -> float:
+        """Act on each call that is due; return when the next one will be."""
+        lost_from: int | None = None
+        for call in list(self._pending.values()):
+            if call.due_ms > now_ms:
+                continue
+            if now_ms >= call.deadline_ms:
+                self._fail(call, self._expired(call))
+            elif self._is_lost(call, now_ms):
+                if call.command in ORDERED:
+                    lost_from = call.request_id if lost_from is None else lost_from
+                else:
+                    self._queue(call, now_ms)
+        if lost_from is not None:
+            self._repeat_chats(lost_from, now_ms)
+        return min((call.due_ms for call in self._pending.values()), default=inf)
+
+    def _is_lost(self, call: Call, now_ms: float) -> bool:
+        """Judge a call that is due: True to repeat it now; otherwise wait, and perhaps probe."""
+        ordered = call.command in ORDERED
+        if self._up and call.refusal is not None and not ordered:
+            return True
+        wait_ms = self._retry_ms
+        if self._up and call.sends and not (ordered and self._hold_end_ms):
+            if call.probed:
+                call.patience = min(call.patience * 2, PATIENCE_MAX)
+                return True
+            # Silence: ask whether anybody is there. The answer to anything will do.
+            call.probed = True
+            self._probe(now_ms)
+            wait_ms *= call.patience * (SLOW_PATIENCE if call.command in SLOW else 1)
+        call.due_ms = min(now_ms + wait_ms, call.deadline_ms)
+        return False
+
+    def _probe(self, now_ms: float) -> None:
+        if self._probe_end_ms == inf:
+            frame = encode_request(self._encode, self._next_id, "ping", None, {})
+            # Not a pending call: whatever its answer is, it shows that the connection works.
+            self._outgoing.appendleft(Call(self._next_id, "ping", frame, inf, inf))
+            self._next_id += 1
+            self._probe_end_ms = now_ms + self._retry_ms
+
+    def _queue(self, call: Call, now_ms: float) -> None:
+        """Put a call at the end of what goes out next."""
+        call.refusal = None
+        call.probed = False
+        call.due_ms = min(now_ms + self._retry_ms * call.patience, call.deadline_ms)
+        self._by(call.due_ms)
+        self._outgoing.append(call)
+
+    def _hold(self, until_ms: float) -> None:
+        """Keep chats back: a younger one must not be stored before one that is to be repeated."""
+        self._hold_end_ms = max(self._hold_end_ms, until_ms)
+        self._outgoing = deque(call for call in self._outgoing if call.command not in ORDERED)
+
+    def _repeat_chats(self, first_id: int, now_ms: float) -> None:
+        """Send the chat ``first_id`` and every younger unanswered one again, in order."""
+        if not self._up:
+            return  # `connected` will
+        queued = [call for call in self._outgoing if call.command in ORDERED]
+        first_id = min([first_id, *(call.request_id for call in queued)])
+        self._outgoing = deque(call for call in self._outgoing if call.command not in ORDERED)
+        for call in self._pending.values():
+            if call.command in ORDERED and call.request_id >= first_id:
+                self._queue(call, now_ms)
+
+    def _expired(self, call: Call) -> RequestError:
+        if call.refusal is not None:
+            return call.refusal
+        if not call.sends:
+            trouble = "it takes nothing for the moment" if self._up else self._trouble
+            return ConnectionFailed(
+                f"no connection to a broker at {self.address} in time ({trouble}); the request "
+                "was not sent: is the broker running, and is this its address?",
+                message_id=call.message_id,
+            )
+        same = "" if call.message_id is None else " with the same message id"
+        return RequestTimeout(
+            f"the broker at {self.address} did not answer in time; whether the request was "
+            f"carried out is unknown, and repeating it{same} is safe",
+            message_id=call.message_id,
+        )
+
+
+def _finish(call: Call) -> None:
+    call.done = True
+    if call.on_done is not None:
+        call.on_done(call)
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise BadRequest(Code.BAD_REQUEST, "'text' must be a string")
+    text_bytes = len(text.encode(errors="replace"))
+    if text_bytes > TEXT_BYTES_MAX:
+        raise TooLarge(
+            Code.TOO_LARGE,
+            f"'text' has {text_bytes} bytes of UTF-8, {TEXT_BYTES_MAX} at most are taken: "
+            "send it in parts",
+        )
+
+
+def _unpackable(error: Exception) -> BadRequest:
+    """Name the kind of error only: its text may quote the arguments, and they hold secrets."""
+    return BadRequest(
+        Code.BAD_REQUEST,
+        f"the arguments cannot be encoded ({type(error).__name__}): use strings of valid Unicode, "
+        "integers, None, lists and dicts",
+    )

@@ -1,0 +1,123 @@
+"""A scripted broker: a ROUTER in a thread that answers as a test tells it to.
+
+``answer(request)`` returns a result, an error, raw bytes, or None for silence. What arrived is kept
+with the connection that it came on. `stop` and `start` break every connection and come back on
+the same port; `freeze` leaves connections open and reads nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import zmq
+
+from broker.wire.envelope import Request, decode_request, encode_error, encode_ok, encoder
+from broker.wire.errors import WireError
+
+Answer = Mapping[str, Any] | WireError | bytes | None
+
+RESULTS: dict[str, dict[str, Any]] = {
+    "hello": {"version": 1, "server": "fake 1", "durability": "memory", "limits": {}},
+    "ping": {"now_ms": 1_700_000_000_000},
+    "login": {"token": "kt_secret", "user": "shafwa", "name": "Shafwa", "expires_at_ms": 9},
+    "chat": {"seq": 7, "durability": "fsync"},
+    "ack": {"cursor": 3},
+    "register": {"user": "fadly", "name": "Fadly"},
+    "user_on": {"users": [], "more": False},
+    "kotakmasuk": {"user": "fadly", "name": "Fadly", "messages": [], "more": False, "cursor": 0},
+}
+
+
+def polite(request: Request) -> Answer:
+    """Answer every command as if all were well."""
+    return RESULTS.get(request[1], {})
+
+
+class FakeBroker:
+    """A context manager; ``answer`` may be replaced while it runs."""
+
+    def __init__(
+        self,
+        answer: Callable[[Request], Answer] = polite,
+        *,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        endpoint: str = "tcp://127.0.0.1:*",
+    ) -> None:
+        self.answer = answer
+        self.seen: dict[bytes, list[Request]] = defaultdict(list)
+        self.frames_in_message: list[int] = []
+        self.frozen = threading.Event()
+        self._own_context = context is None
+        self._context = zmq.Context() if context is None else context
+        self._encode = encoder()
+        self._thread: threading.Thread | None = None
+        self.address = endpoint
+        self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        if self._own_context:
+            self._context.term()
+
+    def start(self) -> None:
+        router = self._context.socket(zmq.ROUTER)
+        router.linger = 0
+        router.sndhwm = router.rcvhwm = 0
+        router.bind(self.address)
+        self.address = router.last_endpoint.decode().rstrip("\0")
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(router, self._stopping))
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Go away at once: what is unanswered stays so."""
+        if self._thread is not None:
+            self._stopping.set()
+            self._thread.join()
+            self._thread = None
+
+    def requests(self, command: str = "chat") -> list[Request]:
+        """Return the requests of one command over all connections, in order of arrival."""
+        return [r for seen in list(self.seen.values()) for r in list(seen) if r[1] == command]
+
+    def _serve(self, router: zmq.Socket[bytes], stopping: threading.Event) -> None:
+        try:
+            while not stopping.is_set():
+                if not self.frozen.is_set() and router.poll(5):
+                    self._turn(router)
+                elif self.frozen.is_set():
+                    stopping.wait(0.005)
+        finally:
+            router.close(linger=0)
+
+    def _turn(self, router: zmq.Socket[bytes]) -> None:
+        peer, *frames = router.recv_multipart()
+        self.frames_in_message.append(len(frames))
+        replies = []
+        for frame in frames:
+            request = decode_request(frame)
+            self.seen[peer].append(request)
+            answer = self.answer(request)
+            if answer is not None:
+                replies.append(self._reply(request[0], answer))
+        if replies:
+            router.send_multipart([peer, *replies])
+
+    def _reply(self, request_id: int, answer: Mapping[str, Any] | WireError | bytes) -> bytes:
+        if isinstance(answer, bytes):
+            return answer
+        if isinstance(answer, WireError):
+            return encode_error(self._encode, request_id, answer)
+        return encode_ok(self._encode, request_id, answer)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from broker.wire.errors import Code, WireError
+from clients import errors
+from clients.errors import (
+    CLASSES,
+    ConnectionFailed,
+    InternalError,
+    KotakError,
+    RequestError,
+    RequestTimeout,
+    Unavailable,
+    from_wire,
+)
+
+
+@pytest.mark.parametrize("code", list(Code))
+def test_every_code_of_the_protocol_has_a_class_and_keeps_its_fields(code: Code) -> None:
+    error = from_wire(WireError(code, "a sentence", 250))
+    assert type(error) is CLASSES[code]
+    assert (error.code, error.message, error.retry_after_ms) == (code, "a sentence", 250)
+    assert str(error) == f"{code}: a sentence"
+
+
+def test_no_two_codes_share_a_class() -> None:
+    assert len(set(CLASSES.values())) == len(Code)
+
+
+def test_every_error_is_a_kotak_error_and_stands_in_the_drawn_tree() -> None:
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
+    own = [kind for kind in kinds if issubclass(kind, KotakError)]
+    assert len(own) > 15
+    for kind in own:
+        assert kind.__name__ in (errors.__doc__ or "")
+
+
+def test_a_request_error_is_caught_as_the_wires_own_error() -> None:
+    assert issubclass(RequestError, WireError)
+
+
+@pytest.mark.parametrize("kind", [RequestTimeout, ConnectionFailed])
+def test_the_clients_own_failures_are_unavailable_and_name_the_message(
+    kind: type[RequestTimeout | ConnectionFailed],
+) -> None:
+    error = kind("nobody answered", message_id="m1")
+    assert isinstance(error, Unavailable)
+    assert error.code is Code.UNAVAILABLE
+    assert error.message_id == "m1"
+    assert "nobody answered" in str(error)
+
+
+def test_an_unknown_code_is_treated_as_internal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "CLASSES", {})
+    assert type(from_wire(WireError(Code.BUSY, "x"))) is InternalError
