@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from tests.load import reader, sender
 from tests.load.accounts import import_accounts, register_accounts
 from tests.load.broker_process import BrokerError, BrokerProcess
+from tests.load.doors import UnreachableError
 from tests.load.link import CONTEXT, Link, Summary
 from tests.load.plan import Plan
 from tests.proof.history import History, load
@@ -51,7 +52,7 @@ class Outcome(NamedTuple):
 
 
 def run(plan: Plan, show: Callable[[Progress], None]) -> Outcome:
-    """Carry out one load. Errors: `BrokerError`, where the broker does not start.
+    """Carry out one load. Errors: `BrokerError`, `UnreachableError`, where it could not begin.
 
     ``show`` is called about every 50 ms with how far it is.
     """
@@ -130,7 +131,8 @@ class _Load:
         """Let them begin, send, and read all. Return what the broker used for the sending."""
         if not self._begin():
             self._until("giving up", lambda: len(self.summaries) == len(self._processes))
-            return None
+            faults = [summary.fault for summary in self.summaries if summary.fault]
+            raise UnreachableError(faults[0] if faults else "a client process could not begin")
         cpu = self._broker.cpu_seconds() if self._broker else 0.0
         self._until("sending", lambda: self._senders_done() >= self._plan.senders)
         usage = None
