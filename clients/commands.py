@@ -123,6 +123,10 @@ def require_reader() -> None:
 
 
 def login(call: Invocation) -> None:
+    """``kotak login``: open a session, keep it, and end the one that stood in its place.
+
+    Errors: `KotakError`, `PasswordInputError`, `SessionFileError` (docs/PROTOCOL.md, "login").
+    """
     user: str = call.args.user
     password = call.password(f"Password of {safe_line(user)}: ")
     with call.open() as client, call.waiting():
@@ -162,6 +166,11 @@ def logout(call: Invocation) -> None:
 
 
 def send(call: Invocation) -> None:
+    """``kotak send``: store one message of 1 to ``TEXT_BYTES_MAX`` bytes of UTF-8.
+
+    Errors: `KotakError`, `NotLoggedInError`, `UsageError`, `UnicodeError`; where the message may
+    be stored all the same, the way to repeat it is told first (docs/PROTOCOL.md, "chat").
+    """
     to: str = call.args.to
     text = _text(call.args.text)
     message_id: str = call.args.id or str(uuid.uuid4())
@@ -195,6 +204,11 @@ def _text(words: list[str]) -> str:
 
 
 def inbox(call: Invocation) -> None:
+    """``kotak inbox``: write the waiting messages, and acknowledge each page once it is written.
+
+    Errors: `KotakError`, `NotLoggedInError`, `OSError` when the output fails: the page that was
+    being written then stays in the mailbox (docs/PROTOCOL.md, "kotakmasuk").
+    """
     keep: bool = call.args.keep
     with call.open(call.session().token) as client:
         try:
