@@ -25,6 +25,16 @@ def test_a_broker_killed_under_load_keeps_every_promise_and_every_token() -> Non
     assert result.figures.tokens_valid == result.figures.tokens == 12
 
 
+def test_a_broker_that_forgets_when_killed_is_not_called_clean() -> None:
+    """The counter-check: the same load on a memory store must fail, or the verdict says nothing."""
+    plan = Plan(
+        senders=1, readers=1, mailboxes=2, messages=6_000, window=100, kills=1, store="memory:"
+    )
+    result = report(plan, run(plan, lambda _: None))
+    assert result.exit_code != 0
+    assert result.figures.tokens_valid < result.figures.tokens
+
+
 def test_each_life_of_the_broker_sees_some_load() -> None:
     """Kills are spread over the sending: none falls before its first or after its last message."""
     plan = Plan(senders=1, readers=1, mailboxes=2, messages=6_000, window=100, kills=2)

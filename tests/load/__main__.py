@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from rich.console import Console
@@ -16,6 +17,8 @@ from tests.load.run import run
 def main() -> int:
     """Return 0 where every promise held, 1 where one was broken, 3 for a broker out of reach."""
     plan, as_json = parse()
+    # Ended by a service manager or by Ctrl-C: either way nothing is left running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
     try:
         with Display(plan, Console(stderr=True) if as_json else console) as display:
@@ -24,6 +27,7 @@ def main() -> int:
         print(f"loadtest: {error}", file=sys.stderr)  # noqa: T201 - the command's own words
         return 3
     except KeyboardInterrupt:
+        print("loadtest: interrupted", file=sys.stderr)  # noqa: T201 - as above
         return 130
     result = report(plan, outcome)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -72,6 +73,7 @@ def play_part(
 
     Who cannot begin breaks the barrier, so that nobody waits for it.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its children
     try:
         with open_door(plan, address) as door:
             summary = part(door)

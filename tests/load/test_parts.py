@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -251,6 +253,16 @@ class TestReport:
         assert result["broker_cpu_us_per_send"] == pytest.approx(10.0)
 
 
+@contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Leave Ctrl-C to pytest, although a part ignores it in a process of its own."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class TestPlayPart:
     def test_who_cannot_begin_says_why_and_nobody_waits_for_it(self, tmp_path: Path) -> None:
         link = Link(1, 1, tmp_path)
@@ -258,7 +270,8 @@ class TestPlayPart:
         def part(door: object) -> Summary:
             raise UnreachableError("nobody there")
 
-        play_part("sender", part, SMALL, "tcp://127.0.0.1:9", link)
+        with interrupts_kept():
+            play_part("sender", part, SMALL, "tcp://127.0.0.1:9", link)
         summary = link.summaries.get()
         assert (summary.fault, summary.unreachable) == ("nobody there", True)
         with pytest.raises(BrokenBarrierError):
@@ -272,5 +285,6 @@ class TestPlayPart:
             link.start_together()
             raise AssertionError
 
-        play_part("sender", part, SMALL, "tcp://127.0.0.1:9", link)
+        with interrupts_kept():
+            play_part("sender", part, SMALL, "tcp://127.0.0.1:9", link)
         assert link.summaries.get().fault is None
