@@ -31,7 +31,7 @@ async def serve_text(
     async with AsyncClient(broker_address, context=context, name="text-door") as client:
         gateway = TextGateway(
             client,
-            message_id=MessageIds().next,
+            message_id=MessageIds(),
             connections_max=config.text_connections_max,
             line_timeout_ms=config.text_line_ms,
         )
