@@ -147,11 +147,11 @@ def print_table(result: Report, console: Console) -> None:
     """Print the figures as a table and the verdict below it."""
     figures = result.figures
     if figures.sends:
-        console.print(Text(_title(result.plan)))
+        console.print(Text(_title(result.plan)), soft_wrap=True)
         console.print(_table(result.plan, figures))
-        console.print(_verdict(result))
+        console.print(_verdict(result), soft_wrap=True)
     for complaint in result.complaints:
-        console.print(Text(complaint, "red"))
+        console.print(Text(complaint, "red"), soft_wrap=True)
 
 
 def _table(plan: Plan, figures: Figures) -> Table:

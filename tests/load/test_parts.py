@@ -241,7 +241,7 @@ class TestReport:
     def test_the_table_explains_a_breach(self, tmp_path: Path) -> None:
         broker = FakeBroker(lambda m: [] if m.seq == 30 else [m])
         shown = StringIO()
-        print_table(carry_out(broker, tmp_path), Console(file=shown, width=400))
+        print_table(carry_out(broker, tmp_path), Console(file=shown, width=80))
         assert "L1 BROKEN 1x" in shown.getvalue()
         assert '"op":"send"' in shown.getvalue()
 
