@@ -183,15 +183,15 @@ class Client:
         call = self._start_chat(to, text, message_id, timeout_ms)
         self._submitted += 1
         if self._submitted % BATCH_FRAMES == 0:
-            self._turn(block=False)
+            self._turn()
             while self._session.pending >= SUBMITTED_MAX:
-                self._turn(block=True)
+                self._turn(call)
         return Pending(self, call)
 
     def flush(self) -> None:
         """Hand over what was submitted, and take in what has been answered; do not wait."""
         self._owner.check()
-        self._turn(block=False)
+        self._turn()
 
     def send_many(
         self,
@@ -213,7 +213,7 @@ class Client:
             except RequestError as error:
                 waiting.append(error)
             if count % BATCH_FRAMES == 0:
-                self._turn(block=False)
+                self._turn()
             if len(waiting) >= window:
                 yield from self._outcomes(waiting, 1)
         yield from self._outcomes(waiting, len(waiting))
@@ -281,33 +281,40 @@ class Client:
         """Yield at least ``least`` outcomes from the head of the window, and all that are there."""
         while waiting:
             head = waiting[0]
-            if isinstance(head, Call):
-                if not head.done and least <= 0:
-                    return
-                try:
-                    outcome: Receipt | RequestError = self._receipt(head)
-                except RequestError as error:
-                    outcome = error
-            else:
+            outcome: Receipt | RequestError
+            if isinstance(head, RequestError):
                 outcome = head
+            elif head.done or least > 0:
+                outcome = self._outcome(head)
+            else:
+                return
             waiting.popleft()
             least -= 1
             yield outcome
 
+    def _outcome(self, call: Call) -> Receipt | RequestError:
+        try:
+            fields = call.result if call.done and call.error is None else self._value(call)
+            return read_receipt(fields, call.message_id or "")
+        except RequestError as error:
+            return error
+
     def _value(self, call: Call) -> dict[str, Any]:
         try:
             while not call.done:
-                self._turn(block=True)
+                self._turn(call)
         except BaseException:  # Ctrl-C: nobody waits for the answer any longer
             self._session.abandon(call)
             raise
         return call.value()
 
-    def _turn(self, *, block: bool) -> None:
-        """Send what there is, wait where that is wanted, and take in what has come."""
+    def _turn(self, waits: Call | None = None) -> None:
+        """Send what there is and take in what has come; wait for it while ``waits`` is not done."""
         pump, session = self._pump, self._pump.session
         room = pump.turn()
-        wait_ms = min(max(session.due_ms - monotonic_ms(), 0), _WAIT_MS_MAX) if block else 0
+        wait_ms = 0.0
+        if waits is not None and not waits.done:  # the turn may have brought its end
+            wait_ms = min(max(session.due_ms - monotonic_ms(), 0), _WAIT_MS_MAX)
         link = pump.link
         if link is None:
             time.sleep(wait_ms / 1000)

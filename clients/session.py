@@ -176,10 +176,14 @@ class Session:
             raise self._refuse(len(frame))
         self._next_id = request_id + 1
         deadline_ms = now_ms + timeout_ms
-        due_ms = min(now_ms + self._retry_ms, deadline_ms)
+        # Comparisons instead of min(): 0.3 us a message, as every line here is paid for each one.
+        due_ms = now_ms + self._retry_ms
+        if due_ms > deadline_ms:  # noqa: PLR1730 - see above
+            due_ms = deadline_ms
         call = Call(request_id, command, frame, deadline_ms, due_ms)
         self._pending[request_id] = call
-        self.due_ms = min(self.due_ms, due_ms)
+        if due_ms < self.due_ms:  # noqa: PLR1730 - see above
+            self.due_ms = due_ms
         if not self._up:
             if not self.wanted:
                 self._by(self._not_before_ms)

@@ -8,6 +8,7 @@ the same port; `freeze` leaves connections open and reads nothing.
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -75,11 +76,23 @@ class FakeBroker:
         router = self._context.socket(zmq.ROUTER)
         router.linger = 0
         router.sndhwm = router.rcvhwm = 0
-        router.bind(self.address)
-        self.address = router.last_endpoint.decode().rstrip("\0")
+        self._bind(router)
+        self.address = router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(router, self._stopping))
         self._thread.start()
+
+    def _bind(self, router: zmq.Socket[bytes]) -> None:
+        # libzmq frees the port of a closed socket a moment later, in its own thread.
+        for _ in range(1000):
+            try:
+                router.bind(self.address)
+            except zmq.ZMQError:
+                time.sleep(0.01)
+            else:
+                return
+        router.close(linger=0)
+        raise AssertionError(f"{self.address} does not become free")
 
     def stop(self) -> None:
         """Go away at once: what is unanswered stays so."""

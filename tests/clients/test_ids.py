@@ -10,9 +10,7 @@ from clients.ids import MessageIds
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-def _ids(
-    clock_ms: Callable[[], int], random_bytes: Callable[[int], bytes] = bytes
-) -> MessageIds:
+def _ids(clock_ms: Callable[[], int], random_bytes: Callable[[int], bytes] = bytes) -> MessageIds:
     return MessageIds(clock_ms=clock_ms, random_bytes=random_bytes)
 
 
