@@ -532,3 +532,42 @@ def test_an_abandoned_call_is_neither_sent_nor_reported() -> None:
     assert bench.turn() == []
     bench.ok(call.request_id)
     assert not reported
+
+
+def test_a_call_that_is_abandoned_while_it_waits_for_room_is_not_sent() -> None:
+    bench = Bench()
+    first = bench.chat("1")
+    bench.turn()
+    second, third = bench.chat("2"), bench.chat("3")
+    bench.session.abandon(second)
+    bench.session.abandon(first)
+    assert bench.ids() == [third.request_id]
+    assert bench.session.pending == 1
+
+
+def test_silence_after_a_repetition_is_a_timeout_whatever_was_answered_before() -> None:
+    bench = Bench()
+    call = bench.chat(timeout_ms=900)
+    bench.turn()
+    bench.error(call, Code.UNAVAILABLE)
+    bench.wait_for_send(at_most_ms=BACKOFF_MS_MAX)
+    bench.turn(900)
+    assert isinstance(call.error, RequestTimeout)
+
+
+def test_a_repetition_does_not_overtake_what_still_waits_for_room() -> None:
+    bench = Bench()
+    old, young = bench.chat("1"), bench.chat("2")
+    bench.turn()
+    old.patience = 4  # it was repeated before, so the younger one is looked at first
+    bench.session.lost(bench.now, "gone")
+    bench.now += BACKOFF_MS_MAX
+    bench.session.tick(bench.now)
+    bench.session.connected(bench.now)  # and the socket takes nothing
+    for _ in range(2):
+        bench.now += RETRY_MS - 1
+        bench.raw(msgpack.packb([None, "OK", {}]))  # the broker is there
+        bench.now += 1
+        bench.session.tick(bench.now)
+    chats = [request_id for command, request_id in bench.turn() if command == "chat"]
+    assert chats == [old.request_id, young.request_id]
