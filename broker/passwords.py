@@ -36,7 +36,7 @@ class Argon2Hasher:
     def verify(self, password_hash: str, password: str) -> bool:
         try:
             return self._hasher.verify(password_hash, _normalised(password))
-        except (VerificationError, InvalidHashError):
+        except (VerificationError, InvalidHashError, UnicodeEncodeError):
             return False
 
     def needs_rehash(self, password_hash: str) -> bool:
@@ -47,7 +47,7 @@ class Argon2Hasher:
             extract_parameters(password_hash)
         except InvalidHashError:
             return False
-        return True
+        return password_hash.isascii()
 
 
 def _normalised(password: str) -> str:

@@ -22,56 +22,65 @@ class DedupLimits:
     window_ms: int = 24 * 3_600_000
 
 
+class _Generation:
+    """The ids since one turn-over; of each sender the latest ones and, apart, those before."""
+
+    __slots__ = ("before", "count", "latest", "since_ms")
+
+    def __init__(self, since_ms: int) -> None:
+        self.latest: dict[str, _Ids] = {}
+        self.before: dict[str, _Ids] = {}
+        self.count = 0
+        self.since_ms = since_ms
+
+
 class DedupWindow:
     """(sender, message id) → sequence, for the last ids of each sender.
 
     Two generations, young and old: when the young one is full or has grown old it becomes the old
-    one, and what was old is forgotten. A sender that sends a lot turns over its own generations, so
-    that it cannot push out the ids of others. Each step is a few look-ups; nothing is scanned.
+    one, and what was old is forgotten. Within a generation a sender that sends a lot turns over
+    its own ids, so that it cannot push out the ids of others. Each step is a few look-ups; nothing
+    is scanned.
     """
 
     def __init__(self, limits: DedupLimits) -> None:
         self._limits = limits
-        self._young: dict[str, _Ids] = {}
-        self._old: dict[str, _Ids] = {}
-        self._young_ids = 0
-        self._young_since_ms = 0
+        self._young = _Generation(0)
+        self._old = _Generation(0)
+
+    def __len__(self) -> int:
+        return self._young.count + self._old.count
 
     def find(self, sender: str, message_id: str) -> int | None:
         """Return the sequence under which this id was stored, if it is remembered."""
-        ids = self._young.get(sender)
-        if ids is not None and message_id in ids:
-            return ids[message_id]
-        ids = self._old.get(sender)
-        return ids.get(message_id) if ids is not None else None
+        for generation in (self._young, self._old):
+            for table in (generation.latest, generation.before):
+                ids = table.get(sender)
+                if ids is not None and message_id in ids:
+                    return ids[message_id]
+        return None
 
     def add(self, sender: str, message_id: str, seq: int, now_ms: int) -> None:
         """Remember an id that has just been stored."""
-        ids = self._young.get(sender)
+        young = self._young
+        ids = young.latest.get(sender)
         if ids is None:
-            ids = self._young[sender] = {}
+            ids = young.latest[sender] = {}
         elif len(ids) >= self._limits.ids_per_sender:
-            # Only this sender forgets its older half.
-            self._old[sender] = ids
-            self._young_ids -= len(ids)
-            ids = self._young[sender] = {}
+            # Only this sender forgets, and never its last `ids_per_sender`.
+            young.count -= len(young.before.get(sender, ()))
+            young.before[sender] = ids
+            ids = young.latest[sender] = {}
         ids[message_id] = seq
-        self._young_ids += 1
-        if (
-            self._young_ids > self._limits.ids_max
-            or now_ms - self._young_since_ms > self._limits.window_ms
-        ):
-            self._turn_over(now_ms)
+        young.count += 1
+        if young.count > self._limits.ids_max or now_ms - young.since_ms > self._limits.window_ms:
+            self._old = young
+            self._young = _Generation(now_ms)
 
     def discard(self, sender: str, message_id: str) -> None:
         """Forget an id whose message was rolled back."""
         for generation in (self._young, self._old):
-            ids = generation.get(sender)
-            if ids is not None and ids.pop(message_id, None) is not None:
-                self._young_ids -= generation is self._young
-
-    def _turn_over(self, now_ms: int) -> None:
-        self._old = self._young
-        self._young = {}
-        self._young_ids = 0
-        self._young_since_ms = now_ms
+            for table in (generation.latest, generation.before):
+                ids = table.get(sender)
+                if ids is not None and ids.pop(message_id, None) is not None:
+                    generation.count -= 1

@@ -111,13 +111,14 @@ class Service:
         """Handle a batch: all of it commits, or all of it is answered with an error."""
         self._slow_requests -= len(finished)
         try:
-            answers, jobs = self._batch(arrivals, finished, now_ms)
-        except StoreFullError:
-            answers, jobs = self._batch_when_full(arrivals, finished, now_ms)
-        except StoreFailedError:
+            try:
+                answers, jobs = self._batch(arrivals, finished, now_ms)
+            except StoreFullError:
+                answers, jobs = self._batch_when_full(arrivals, finished, now_ms)
+            return Turn(self._encode_all(answers), jobs, failed=False)
+        except StoreFailedError:  # also in the second attempt, or while names are looked up
             log.critical("the store failed; the batch was refused", exc_info=True)
             return Turn(self._refuse_all(arrivals, finished), [], failed=True)
-        return Turn(self._encode_all(answers), jobs, failed=False)
 
     # --- one batch ---------------------------------------------------------------------------
 
@@ -222,6 +223,8 @@ class Service:
         """Complete a slow request; the outcome of a later step of it is never slow again."""
         if isinstance(outcome, Exception):
             return _fault(outcome)
+        if self._full:  # every slow request ends with a session or an account to be written
+            return _storage_full()
         try:
             return job.deferred.finish(ctx, outcome)
         except WireError as error:

@@ -98,13 +98,12 @@ class Sessions:
         for record in list(self._store.sessions(user)):
             if keep is None or record.digest != keep.digest:
                 self._store.put_session(record.digest, None)
-        self.forget(keep=keep)
+        # Not even the kept one stays: it may have ended by itself in the meantime.
+        self.forget()
 
-    def forget(self, *, keep: Session | None = None) -> None:
+    def forget(self) -> None:
         """Empty the cache: the store changed behind it, or a batch was rolled back."""
         self._cache.clear()
-        if keep is not None:
-            self._cache[keep.token] = keep
 
     def online(self, now_ms: int) -> list[str]:
         """Return the users with a live session, once each, in order of login."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -104,10 +105,15 @@ class MemoryStore:
         return Receipt(seq)
 
     def _put(self, table: dict[_Key, _Value], key: _Key, value: _Value | None) -> None:
-        before = table.pop(key, None) if value is None else table.get(key)
-        if value is not None:
-            table[key] = value
+        before = table.get(key)
+        if value is None:
+            if before is not None:
+                whole = dict(table)  # with its order: one put back alone would become the last
+                del table[key]
+                self._undo += [partial(table.update, whole), table.clear]  # undone from the end
+            return
+        table[key] = value
         if before is None:
-            self._undo.append(lambda: table.pop(key, None))
+            self._undo.append(lambda: table.pop(key))
         else:
             self._undo.append(lambda: table.__setitem__(key, before))

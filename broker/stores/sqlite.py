@@ -16,7 +16,7 @@ from typing import Any, Final
 from broker.core.dedup import DedupLimits
 from broker.core.mailboxes import Mailbox, Mailboxes, conflict, fitting
 from broker.core.model import Account, Message, Page, Receipt, SessionRecord
-from broker.core.ports import StoreFailedError, StoreFullError
+from broker.core.ports import StoreFailedError, StoreFullError, StoreUnusableError
 from broker.stores.sqlite_schema import open_database
 
 #: Rows of one INSERT, largest first: each size is prepared once. `executemany` would step row by
@@ -55,20 +55,27 @@ class SqliteStore:
         # Rows of this batch, column after column, not yet handed to SQLite.
         self._staged: list[Any] = []
         self._cursors: dict[int, int] = {}
-        self._rebuild()
+        try:
+            self._rebuild()
+        except sqlite3.Error as error:
+            self._database.close()
+            raise StoreUnusableError(
+                f"the database {path} cannot be read ({error}): restore a backup"
+            ) from error
 
     # --- batches -----------------------------------------------------------------------------
 
     @contextmanager
     def batch(self) -> Iterator[None]:
         try:
-            yield
-            self._commit()
-        except BaseException as error:
-            self._roll_back()
-            if isinstance(error, sqlite3.Error):
-                raise _judged(error) from error
-            raise
+            try:
+                yield
+                self._commit()
+            except BaseException:
+                self._roll_back()
+                raise
+        except sqlite3.Error as error:  # of the commit, or of the rollback
+            raise _judged(error) from error
         self.mailboxes.commit()
 
     def _commit(self) -> None:
@@ -96,18 +103,29 @@ class SqliteStore:
 
     def _begin(self) -> None:
         if not self._writing:
-            self._database.execute("BEGIN IMMEDIATE")
+            self._run("BEGIN IMMEDIATE")
             self._writing = True
+
+    def _run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Run one statement to its end and return its rows.
+
+        Errors: `StoreFullError`, `StoreFailedError`. SQLite may have rolled back by itself then, so
+        the batch must end too: whoever went on would write outside of a transaction.
+        """
+        try:
+            return self._database.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise _judged(error) from error
 
     def _flush(self) -> None:
         """Hand the staged rows to SQLite, in as few statements as the sizes allow."""
         self._begin()
-        execute, staged = self._database.execute, self._staged
+        run, staged = self._run, self._staged
         start, rows = 0, len(staged) // _COLUMNS
         for size in _INSERT_ROWS:
             step = size * _COLUMNS
             while rows >= size:
-                execute(_INSERTS[size], staged[start : start + step])
+                run(_INSERTS[size], staged[start : start + step])
                 start += step
                 rows -= size
         staged.clear()
@@ -146,8 +164,7 @@ class SqliteStore:
         start, rows = 0, len(seqs)
         for size in _SELECT_ROWS:
             while rows >= size:
-                found = self._database.execute(_SELECTS[size], seqs[start : start + size])
-                yield from map(Message._make, found.fetchall())
+                yield from map(Message._make, self._run(_SELECTS[size], seqs[start : start + size]))
                 start += size
                 rows -= size
 
@@ -155,25 +172,23 @@ class SqliteStore:
         """Answer a repeated id, comparing it with the first copy as long as that is kept."""
         if self._staged:
             self._flush()
-        first = self._database.execute(
+        first = self._run(
             "SELECT accounts.user, messages.text FROM messages"
             " JOIN accounts ON accounts.id = messages.mailbox WHERE seq = ?",
             (seq,),
-        ).fetchone()
-        if first is not None and first != (to, text):
+        )
+        if first and first != [(to, text)]:
             raise conflict()
         return Receipt(seq)
 
     # --- accounts ----------------------------------------------------------------------------
 
     def account(self, user: str) -> Account | None:
-        row = self._database.execute(
-            "SELECT user, name, password_hash FROM accounts WHERE user = ?", (user,)
-        ).fetchone()
-        return Account(*row) if row else None
+        rows = self._run("SELECT user, name, password_hash FROM accounts WHERE user = ?", (user,))
+        return Account(*rows[0]) if rows else None
 
     def accounts(self, after: str, limit: int) -> list[Account]:
-        rows = self._database.execute(
+        rows = self._run(
             "SELECT user, name, password_hash FROM accounts WHERE user > ? ORDER BY user LIMIT ?",
             (after, limit),
         )
@@ -184,14 +199,14 @@ class SqliteStore:
         if account is None:
             self._remove_account(user)
             return
-        row = self._database.execute(
+        rows = self._run(
             "INSERT INTO accounts (user, name, password_hash) VALUES (?, ?, ?)"
             " ON CONFLICT (user) DO UPDATE SET name = excluded.name,"
             " password_hash = excluded.password_hash RETURNING id",
             (user, account.name, account.password_hash),
-        ).fetchone()
+        )
         if user not in self.mailboxes:
-            self.mailboxes.add(user, Mailbox(row[0], 0))
+            self.mailboxes.add(user, Mailbox(rows[0][0], 0))
 
     def _remove_account(self, user: str) -> None:
         """Remove an account with all that was ever sent to it. Walks over the whole log."""
@@ -200,32 +215,32 @@ class SqliteStore:
         box = self.mailboxes.remove(user)
         if box is not None:
             self._cursors.pop(box.key, None)
-            self._database.execute("DELETE FROM messages WHERE mailbox = ?", (box.key,))
-            self._database.execute("DELETE FROM cursors WHERE mailbox = ?", (box.key,))
-        self._database.execute("DELETE FROM accounts WHERE user = ?", (user,))
+            self._run("DELETE FROM messages WHERE mailbox = ?", (box.key,))
+            self._run("DELETE FROM cursors WHERE mailbox = ?", (box.key,))
+        self._run("DELETE FROM accounts WHERE user = ?", (user,))
 
     # --- sessions ----------------------------------------------------------------------------
 
     def session(self, digest: bytes) -> SessionRecord | None:
-        row = self._database.execute(
+        rows = self._run(
             "SELECT digest, user, opened_ms, expires_ms FROM sessions WHERE digest = ?", (digest,)
-        ).fetchone()
-        return SessionRecord(*row) if row else None
+        )
+        return SessionRecord(*rows[0]) if rows else None
 
     def sessions(self, user: str | None = None) -> Iterable[SessionRecord]:
-        rows = self._database.execute(
-            "SELECT digest, user, opened_ms, expires_ms FROM sessions"
-            " WHERE ?1 IS NULL OR user = ?1 ORDER BY rowid",
-            (user,),
-        )
+        columns = "SELECT digest, user, opened_ms, expires_ms FROM sessions"
+        if user is None:
+            rows = self._run(f"{columns} ORDER BY rowid")
+        else:  # by the index: each login asks
+            rows = self._run(f"{columns} WHERE user = ? ORDER BY rowid", (user,))
         return [SessionRecord(*row) for row in rows]
 
     def put_session(self, digest: bytes, record: SessionRecord | None) -> None:
         self._begin()
         if record is None:
-            self._database.execute("DELETE FROM sessions WHERE digest = ?", (digest,))
+            self._run("DELETE FROM sessions WHERE digest = ?", (digest,))
         else:
-            self._database.execute(
+            self._run(
                 "INSERT INTO sessions (digest, user, opened_ms, expires_ms) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT (digest) DO UPDATE SET expires_ms = excluded.expires_ms",
                 (digest, record.user, record.opened_ms, record.expires_ms),

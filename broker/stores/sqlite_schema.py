@@ -44,6 +44,8 @@ def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
     """
     existed = path.exists()
     _check_files(path, existed=existed)
+    if not existed:
+        path.touch(0o600)  # SQLite gives its other files the mode of the first
     try:
         database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
@@ -58,8 +60,6 @@ def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
             f"the database {path} cannot be used ({error}). Restore a backup, "
             "or choose another folder with --data; the file was left as it is"
         ) from error
-    if not existed:
-        path.chmod(0o600)
     return database
 
 
@@ -84,6 +84,8 @@ def _examine(database: sqlite3.Connection, path: Path, *, existed: bool, check: 
         return
     mark = _pragma(database, "application_id")
     version = _pragma(database, "user_version")
+    if (mark, version) == (0, 0) and not _tables(database):
+        return  # the first start was interrupted before anything could be stored
     if mark != APPLICATION_ID:
         raise StoreUnusableError(
             f"{path} is not a Kotak database: choose another folder with --data"
@@ -118,6 +120,12 @@ def _migrate(database: sqlite3.Connection) -> None:
             f"BEGIN IMMEDIATE;\n{step}\n"
             f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
         )
+
+
+def _tables(database: sqlite3.Connection) -> int:
+    """Count what the file defines. Any table at all makes it somebody's."""
+    count: int = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    return count
 
 
 def _pragma(database: sqlite3.Connection, name: str) -> Any:

@@ -57,6 +57,14 @@ def _string(fields: Fields, key: str, bytes_max: int, default: Any = _MISSING) -
     return value
 
 
+def _name(fields: Fields, key: str, chars_max: int, default: Any = _MISSING) -> Any:
+    """Return a non-empty string of at most ``chars_max`` characters."""
+    value = _string(fields, key, 4 * chars_max, default)
+    if value is not default and len(value) > chars_max:
+        raise WireError(Code.TOO_LARGE, f"'{key}' may have {chars_max} characters at most")
+    return value
+
+
 def _integer(fields: Fields, key: str, low: int, high: int, default: Any = _MISSING) -> Any:
     value = fields.get(key, default)
     if value is default and default is not _MISSING:
@@ -70,7 +78,7 @@ def _integer(fields: Fields, key: str, low: int, high: int, default: Any = _MISS
 
 def _new_user(fields: Fields) -> str:
     """Return a name that may be given to a new account (names to look up need no such check)."""
-    user: str = _string(fields, "user", USER_CHARS_MAX)
+    user: str = _name(fields, "user", USER_CHARS_MAX)
     if not _USER.fullmatch(user):
         raise _refuse(
             "a user name has small letters, digits, '.', '_' and '-', a letter or digit first"
@@ -106,7 +114,7 @@ class HelloArgs(NamedTuple):
         _only(fields, "version", "client")
         return cls(
             _integer(fields, "version", 0, 2**31),
-            _string(fields, "client", CLIENT_CHARS_MAX, None),
+            _name(fields, "client", CLIENT_CHARS_MAX, None),
         )
 
 
@@ -120,7 +128,7 @@ class LoginArgs(NamedTuple):
     def parse(cls, fields: Fields) -> LoginArgs:
         _only(fields, "user", "password")
         return cls(
-            _string(fields, "user", USER_CHARS_MAX),
+            _name(fields, "user", USER_CHARS_MAX),
             _string(fields, "password", PASSWORD_BYTES_MAX),
         )
 
@@ -136,9 +144,9 @@ class ChatArgs(NamedTuple):
     def parse(cls, fields: Fields) -> ChatArgs:
         # Hot path: with three good fields there is no room for an unknown one.
         args = cls(
-            _string(fields, "to", USER_CHARS_MAX),
+            _name(fields, "to", USER_CHARS_MAX),
             _string(fields, "text", TEXT_BYTES_MAX),
-            _string(fields, "id", MESSAGE_ID_CHARS_MAX),
+            _name(fields, "id", MESSAGE_ID_CHARS_MAX),
         )
         if len(fields) != 3:
             _only(fields, "to", "text", "id")
@@ -179,7 +187,7 @@ class PageArgs(NamedTuple):
     @classmethod
     def parse(cls, fields: Fields) -> PageArgs:
         _only(fields, "after")
-        return cls(_string(fields, "after", USER_CHARS_MAX, None))
+        return cls(_name(fields, "after", USER_CHARS_MAX, None))
 
 
 class RegisterArgs(NamedTuple):
@@ -228,7 +236,7 @@ class UserAddArgs(NamedTuple):
         args = cls(
             _new_user(fields),
             _string(fields, "password", PASSWORD_BYTES_MAX, None),
-            _string(fields, "password_hash", PASSWORD_HASH_CHARS_MAX, None),
+            _name(fields, "password_hash", PASSWORD_HASH_CHARS_MAX, None),
             _string(fields, "name", NAME_BYTES_MAX, None),
         )
         if (args.password is None) == (args.password_hash is None):
@@ -246,7 +254,7 @@ class UserPasswdArgs(NamedTuple):
     def parse(cls, fields: Fields) -> UserPasswdArgs:
         _only(fields, "user", "password")
         return cls(
-            _string(fields, "user", USER_CHARS_MAX),
+            _name(fields, "user", USER_CHARS_MAX),
             _string(fields, "password", PASSWORD_BYTES_MAX),
         )
 
@@ -259,7 +267,7 @@ class UserArgs(NamedTuple):
     @classmethod
     def parse(cls, fields: Fields) -> UserArgs:
         _only(fields, "user")
-        return cls(_string(fields, "user", USER_CHARS_MAX))
+        return cls(_name(fields, "user", USER_CHARS_MAX))
 
 
 #: Every command of protocol version 1, by its canonical name.

@@ -120,7 +120,7 @@ def decode_reply(frame: bytes) -> Reply:
     if type(value) is list and len(value) == 3:
         request_id, status, body = value
         if request_id is None or type(request_id) is int:
-            if status == OK:
+            if status == OK and type(body) is dict:
                 return Reply(request_id, body, None)
             if status == ERROR and type(body) is dict:
                 return Reply(request_id, None, _error_from(body))

@@ -1,0 +1,23 @@
+"""The engine under test, one run of the contract for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.core.ports import Store
+from tests.stores.engines import ENGINES, Engine
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    engine = ENGINES[request.param](tmp_path)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def store(engine: Engine) -> Store:
+    return engine.open()
