@@ -54,6 +54,8 @@ def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
             _migrate(database)
         except BaseException:
             database.close()
+            if not existed:
+                path.unlink()  # an empty one would be taken for damage
             raise
     except sqlite3.Error as error:
         raise StoreUnusableError(

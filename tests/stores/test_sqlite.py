@@ -1,0 +1,501 @@
+"""The durable store beyond the contract: its file, its settings, its restarts and its faults."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from broker.core.dedup import DedupLimits
+from broker.core.model import Account, SessionRecord
+from broker.core.ports import StoreFailedError, StoreFullError, StoreUnusableError
+from broker.stores import open_store, sqlite_schema
+from broker.stores.folder import DataFolder, FolderHeldError
+from broker.stores.memory import MemoryStore
+from broker.stores.sqlite import SqliteStore
+from broker.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_database
+from broker.wire.errors import Code, WireError
+
+BOB = Account("bob", "Bob", "hash")
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def open_at(path: Path, *, check: bool = True, dedup: DedupLimits | None = None) -> SqliteStore:
+    return SqliteStore(path, mailbox_messages_max=10_000, dedup=dedup or DedupLimits(), check=check)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "kotak.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    store = open_at(path)
+    with store.batch():
+        store.put_account("bob", BOB)
+    yield store
+    store.close()
+
+
+def send(store: SqliteStore, *ids: str, text: str = "hi") -> list[int]:
+    with store.batch():
+        return [store.append("bob", "ann", each, text, 1_000).seq for each in ids]
+
+
+def ids(store: SqliteStore) -> list[str]:
+    with store.batch():
+        return [each.message_id for each in store.read("bob", 0, 1_000, 10**9).messages]
+
+
+def acknowledge(store: SqliteStore, seq: int) -> None:
+    with store.batch():
+        store.acknowledge("bob", seq)
+
+
+def pragma(store: SqliteStore, name: str) -> Any:
+    return store._database.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def make(path: Path, *messages: str) -> None:
+    """Leave a closed database of ours behind."""
+    store = open_at(path)
+    with store.batch():
+        store.put_account("bob", BOB)
+    send(store, *messages)
+    store.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {each.name: each.read_bytes() for each in folder.iterdir()}
+
+
+def refused(path: Path, words: str) -> None:
+    before = contents(path.parent)
+    with pytest.raises(StoreUnusableError, match=words):
+        open_at(path)
+    assert contents(path.parent) == before, "a refused file must stay as it is"
+
+
+# --- how it is set ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("journal_mode", "wal"),
+        ("synchronous", 2),
+        ("foreign_keys", 1),
+        ("fullfsync", 1),
+        ("checkpoint_fullfsync", 1),
+        ("application_id", APPLICATION_ID),
+        ("user_version", len(MIGRATIONS)),
+    ],
+)
+def test_what_the_promise_needs_is_set(store: SqliteStore, name: str, value: object) -> None:
+    assert pragma(store, name) == value
+
+
+def test_a_setting_that_does_not_stick_is_refused_and_leaves_no_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sqlite_schema._PRAGMAS, "page_size", 123)
+    with pytest.raises(StoreUnusableError, match="would not set page_size"):
+        open_at(path)
+    assert contents(path.parent) == {}, "the next start must be able to begin anew"
+
+
+def test_one_connection_does_everything(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    connect = sqlite3.connect
+
+    def counted(*args: Any, **options: Any) -> sqlite3.Connection:
+        made.append(args)
+        return cast("sqlite3.Connection", connect(*args, **options))
+
+    monkeypatch.setattr(sqlite3, "connect", counted)
+    make(path, "m1", "m2")
+    assert len(made) == 1
+
+
+def test_every_file_is_for_its_owner_only(path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        store = open_at(path)
+        with store.batch():
+            store.put_account("bob", BOB)
+        modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
+        store.close()
+    finally:
+        os.umask(before)
+    assert modes == {"kotak.db": 0o600, "kotak.db-wal": 0o600, "kotak.db-shm": 0o600}
+
+
+def test_closing_empties_the_wal(path: Path) -> None:
+    make(path, "m1")
+    assert [each.name for each in path.parent.iterdir()] == ["kotak.db"]
+
+
+# --- the folder ------------------------------------------------------------------------------
+
+
+def test_a_folder_is_made_private_and_one_open_to_others_is_refused(tmp_path: Path) -> None:
+    with DataFolder(tmp_path / "a" / "b") as folder:
+        assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+        assert folder.admin_file.parent == folder.path
+    (tmp_path / "a" / "b").chmod(0o750)
+    with pytest.raises(StoreUnusableError, match="chmod 700"):
+        DataFolder(tmp_path / "a" / "b")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnusableError, match="cannot be used"):
+        DataFolder(tmp_path / "file" / "data")
+
+
+def test_a_second_broker_on_the_folder_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+    with DataFolder(tmp_path / "data"), pytest.raises(FolderHeldError, match="another broker"):
+        DataFolder(tmp_path / "data")
+    DataFolder(tmp_path / "data").close()
+
+
+def _hold(path: Path, answers: Any) -> None:
+    try:
+        DataFolder(path).close()
+    except FolderHeldError:
+        answers.put("held")
+    else:
+        answers.put("free")
+
+
+def test_a_second_process_on_the_folder_is_refused(tmp_path: Path) -> None:
+    answers = SPAWN.Queue()
+    with DataFolder(tmp_path / "data"):
+        other = SPAWN.Process(target=_hold, args=(tmp_path / "data", answers))
+        other.start()
+        assert answers.get(timeout=30) == "held"
+        other.join(30)
+        other.close()
+    answers.close()
+    answers.join_thread()
+
+
+def test_a_url_names_the_engine(tmp_path: Path) -> None:
+    with DataFolder(tmp_path / "data") as folder:
+        options: dict[str, Any] = {"mailbox_messages_max": 1, "dedup": DedupLimits()}
+        memory, sqlite = (open_store(url, folder, **options) for url in ("memory:", "sqlite:"))
+        assert isinstance(memory, MemoryStore)
+        assert isinstance(sqlite, SqliteStore)
+        memory.close()
+        sqlite.close()
+        assert folder.database.exists()
+        with pytest.raises(StoreUnusableError, match="use sqlite: or memory:"):
+            open_store("redis:", folder, **options)
+
+
+# --- files that are not to be opened ---------------------------------------------------------
+
+
+def test_somebody_elses_database_is_left_alone(path: Path) -> None:
+    foreign = sqlite3.connect(path)
+    foreign.execute("CREATE TABLE theirs (x)")
+    foreign.commit()
+    foreign.close()
+    refused(path, "not a Kotak database")
+
+
+def test_a_newer_version_is_left_alone(path: Path) -> None:
+    make(path, "m1")
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    database.close()
+    refused(path, "newer Kotak")
+
+
+def test_a_damaged_header_is_left_alone(path: Path) -> None:
+    make(path, "m1")
+    path.write_bytes(b"garbage!" * 2 + path.read_bytes()[16:])
+    refused(path, "cannot be used")
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.9])
+def test_a_truncated_file_is_left_alone(path: Path, keep: float) -> None:
+    make(path, *(str(number) for number in range(2_000)))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * keep)])
+    refused(path, "damaged|cannot be used")
+
+
+def test_an_empty_file_is_left_alone(path: Path) -> None:
+    path.touch()
+    refused(path, "is empty, so it was damaged")
+
+
+def test_a_wal_without_its_database_is_left_alone(path: Path) -> None:
+    path.with_name("kotak.db-wal").write_bytes(b"committed messages")
+    refused(path, "is gone but kotak.db-wal is there")
+
+
+def test_damage_that_shows_only_in_reading_is_told_in_one_sentence(path: Path) -> None:
+    make(path, "m1")
+    database = sqlite3.connect(path)
+    database.execute("DROP TABLE cursors")
+    database.close()
+    with pytest.raises(StoreUnusableError, match="cannot be read"):
+        open_at(path, check=False)
+
+
+def test_a_first_start_that_was_killed_does_not_lock_out_the_second(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA journal_mode = wal")  # as far as it came
+    database.close()
+    assert path.stat().st_size > 0
+    make(path, "m1")
+
+
+# --- migrations ------------------------------------------------------------------------------
+
+
+def test_a_migration_that_breaks_off_leaves_the_old_version_and_all_messages(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(path, "m1")
+    step = "CREATE TABLE next (x);\nDELETE FROM messages;\nbroken here;"
+    monkeypatch.setattr(sqlite_schema, "MIGRATIONS", (*MIGRATIONS, step))
+    with pytest.raises(StoreUnusableError, match="cannot be used"):
+        open_database(path)
+    monkeypatch.undo()
+    store = open_at(path)
+    assert pragma(store, "user_version") == len(MIGRATIONS)
+    assert ids(store) == ["m1"]
+    store.close()
+
+
+def test_a_new_migration_is_applied_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(path, "m1")
+    monkeypatch.setattr(sqlite_schema, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE next (x);"))
+    for _ in range(2):
+        store = open_at(path)
+        assert pragma(store, "user_version") == len(MIGRATIONS) + 1
+        assert ids(store) == ["m1"]
+        store.close()
+
+
+# --- restarts --------------------------------------------------------------------------------
+
+
+def copied_while_open(store: SqliteStore, path: Path, folder: Path) -> Path:
+    """What a kill would leave: the files as they are, without an orderly end."""
+    folder.mkdir()
+    for name in ("kotak.db", "kotak.db-wal"):
+        shutil.copy(path.with_name(name), folder / name)
+    return folder / "kotak.db"
+
+
+def test_a_kill_loses_nothing_that_was_committed(
+    store: SqliteStore, path: Path, tmp_path: Path
+) -> None:
+    seqs = send(store, "m1", "m2", "m3")
+    acknowledge(store, seqs[0])
+    with store.batch():
+        store.put_session(b"d" * 32, SessionRecord(b"d" * 32, "bob", 1, 2))
+    after = open_at(copied_while_open(store, path, tmp_path / "after"))
+    assert ids(after) == ["m2", "m3"]
+    assert after.session(b"d" * 32) is not None
+    assert send(after, "m2", "m4") == [seqs[1], seqs[2] + 1], "ids and sequence go on"
+    after.close()
+
+
+def test_a_kill_in_the_middle_of_a_batch_leaves_none_of_it(
+    store: SqliteStore, path: Path, tmp_path: Path
+) -> None:
+    send(store, "m1")
+    with store.batch():
+        store.append("bob", "ann", "m2", "hi", 1_000)
+        assert len(store.read("bob", 0, 10, 100).messages) == 2  # SQLite has the row
+        killed = copied_while_open(store, path, tmp_path / "after")
+    after = open_at(killed)
+    assert ids(after) == ["m1"]
+    after.close()
+
+
+def _send_and_die(path: Path) -> None:
+    store = open_at(path)
+    send(store, "from a child")
+    os._exit(9)
+
+
+def test_a_process_that_dies_without_closing_loses_nothing(path: Path) -> None:
+    make(path, "m1")
+    child = SPAWN.Process(target=_send_and_die, args=(path,))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 9
+    child.close()
+    store = open_at(path)
+    assert ids(store) == ["m1", "from a child"]
+    store.close()
+
+
+def test_gaps_in_the_log_change_nothing(path: Path) -> None:
+    make(path, *(f"m{number}" for number in range(10)))
+    database = sqlite3.connect(path)
+    database.execute("DELETE FROM messages WHERE seq IN (1, 2, 5)")
+    database.execute("INSERT INTO messages VALUES (20, 999, 'x', 'of nobody', 1, 'hi')")
+    database.commit()
+    database.close()
+    store = open_at(path)
+    assert ids(store) == ["m2", "m3", "m5", "m6", "m7", "m8", "m9"]
+    assert send(store, "new") == [21]
+    store.close()
+
+
+def test_the_sequence_goes_on_above_a_cursor_whose_messages_are_gone(path: Path) -> None:
+    make(path, "m1", "m2")
+    store = open_at(path)
+    acknowledge(store, 2)
+    store.close()
+    database = sqlite3.connect(path)
+    database.execute("DELETE FROM messages")
+    database.commit()
+    database.close()
+    store = open_at(path)
+    assert send(store, "m3") == [3]
+    assert ids(store) == ["m3"]
+    store.close()
+
+
+def test_the_ids_of_the_last_messages_are_known_after_a_restart(path: Path) -> None:
+    make(path, *(f"m{number}" for number in range(30)))
+    store = open_at(path, dedup=DedupLimits(ids_per_sender=100, ids_max=10))
+    assert send(store, "m29", "m20") == [30, 21]
+    assert send(store, "m0") == [31], "older ones are not read back"
+    store.close()
+
+
+# --- faults ----------------------------------------------------------------------------------
+
+
+def fill(store: SqliteStore) -> None:
+    """Forbid the file to grow."""
+    store._database.execute(f"PRAGMA max_page_count = {pragma(store, 'page_count')}").fetchone()
+
+
+def make_room(store: SqliteStore) -> None:
+    store._database.execute("PRAGMA max_page_count = 1000000").fetchone()
+
+
+def test_no_room_at_the_commit_undoes_the_batch_and_passes(store: SqliteStore) -> None:
+    first = send(store, "m1")
+    fill(store)
+    with pytest.raises(StoreFullError):
+        send(store, "big", text="x" * 60_000)
+    assert ids(store) == ["m1"]
+    acknowledge(store, first[0])
+    assert ids(store) == []
+    make_room(store)
+    assert send(store, "big", text="x" * 60_000) == [first[0] + 1]
+    assert ids(store) == ["big"]
+
+
+def no_room_in_a_step(store: SqliteStore) -> None:
+    with store.batch():
+        store.append("bob", "ann", "big", "x" * 60_000, 1_000)
+        store.read("bob", 0, 10, 10**6)
+
+
+def test_no_room_in_a_step_ends_the_batch_and_nothing_is_written_outside(
+    store: SqliteStore, path: Path
+) -> None:
+    send(store, "m1")
+    fill(store)
+    with pytest.raises(StoreFullError):
+        no_room_in_a_step(store)
+    make_room(store)
+    assert not store._database.in_transaction
+    store.close()
+    again = open_at(path)
+    assert ids(again) == ["m1"]
+    again.close()
+
+
+class FaultyConnection:
+    """A connection whose statements of one kind fail as a dying disk's do."""
+
+    def __init__(self, real: sqlite3.Connection, fails: str) -> None:
+        self._real = real
+        self.fails = fails
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if self.fails and statement.startswith(self.fails):
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            error.sqlite_errorname = "SQLITE_IOERR"
+            raise error
+        return self._real.execute(statement, *values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def remove(store: SqliteStore) -> None:
+    with store.batch():
+        store.put_account("bob", None)
+
+
+STEPS: dict[str, Callable[[SqliteStore], object]] = {
+    "BEGIN": lambda store: send(store, "m2"),
+    "INSERT INTO messages": lambda store: send(store, "m2"),
+    "COMMIT": lambda store: send(store, "m2"),
+    "SELECT seq, stored_ms": ids,
+    "SELECT accounts.user": lambda store: send(store, "m1"),
+    "SELECT user, name": lambda store: store.account("bob"),
+    "SELECT digest": lambda store: list(store.sessions("bob")),
+    "DELETE FROM messages": remove,
+}
+
+
+@pytest.mark.parametrize("statement", list(STEPS))
+def test_an_io_error_anywhere_says_that_the_store_failed_and_undoes_the_batch(
+    store: SqliteStore, statement: str
+) -> None:
+    send(store, "m1")
+    faulty = FaultyConnection(store._database, statement)
+    store._database = cast("sqlite3.Connection", faulty)
+    with pytest.raises(StoreFailedError, match="SQLITE_IOERR: disk I/O error"):
+        STEPS[statement](store)
+    faulty.fails = ""
+    assert ids(store) == ["m1"]
+    assert not faulty.in_transaction
+
+
+def refuse_and_fail_to_roll_back(store: SqliteStore) -> None:
+    with store.batch():
+        store.put_account("eve", BOB)
+        raise WireError(Code.INTERNAL, "any")
+
+
+def test_a_rollback_that_fails_says_that_the_store_failed(store: SqliteStore) -> None:
+    faulty = FaultyConnection(store._database, "ROLLBACK")
+    store._database = cast("sqlite3.Connection", faulty)
+    with pytest.raises(StoreFailedError):
+        refuse_and_fail_to_roll_back(store)
+
+
+def test_closing_survives_a_checkpoint_that_fails(path: Path) -> None:
+    make(path)
+    store = open_at(path)
+    send(store, "m1")
+    store._database = cast("sqlite3.Connection", FaultyConnection(store._database, "PRAGMA wal"))
+    store.close()
+    again = open_at(path)
+    assert ids(again) == ["m1"]
+    again.close()
