@@ -137,11 +137,14 @@ def test_slow_work_does_not_delay_others() -> None:
 def test_slow_work_beyond_the_cores_waits_while_somebody_still_leads() -> None:
     running, most = [0], [0]
     guard, gate = threading.Lock(), threading.Semaphore(0)
+    two_run = threading.Event()
 
     def slow() -> str:
         with guard:
             running[0] += 1
             most[0] = max(most[0], running[0])
+        if most[0] == 2:
+            two_run.set()
         gate.acquire(timeout=WAIT_S)
         with guard:
             running[0] -= 1
@@ -152,6 +155,7 @@ def test_slow_work_beyond_the_cores_waits_while_somebody_still_leads() -> None:
             channel.put(b"slow")
         channel.put(b"quick")
         assert channel.wait_for_replies(1) == [b"quick"]
+        assert two_run.wait(WAIT_S)
         gate.release(6)
         assert channel.wait_for_replies(7)[1:] == [b"'done'"] * 6
     assert most[0] == 2

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -37,11 +38,12 @@ class Doors(NamedTuple):
 class BrokerProcess:
     """One broker over its lives. Not started yet; a context manager that stops it at the end."""
 
-    def __init__(self, data: Path, *, store: str = "sqlite:") -> None:
+    def __init__(self, data: Path, *, store: str = "sqlite:", options: Sequence[str] = ()) -> None:
         self.data = data
         self.doors = Doors()
         self.kills = 0
         self._store = store
+        self._options = options
         self._log = data.parent / f"{data.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._cpu_of_former_lives = 0.0
@@ -66,7 +68,7 @@ class BrokerProcess:
         """Start on the former data and doors; return when it is ready. Errors: `BrokerError`."""
         command = [
             *(sys.executable, "-m", "broker.cli", "serve"),
-            *("--data", str(self.data), "--store", self._store),
+            *("--data", str(self.data), "--store", self._store, *self._options),
             *("--zmq", self.doors.zmq, "--text", self.doors.text, "--http", "off"),
         ]
         with self._log.open("a") as log:
