@@ -241,13 +241,13 @@ class Service:
     ) -> tuple[Answers, list[Job]]:
         """Run a batch again without what takes room: reading and acknowledging go on."""
         log.error("no room in the store: messages are refused until there is")
-        self._full = True
+        self._full = self._sessions.sparing = True
         try:
             return self._batch(arrivals, finished, now_ms)
         except StoreFullError:
             return self._answers_to_all(arrivals, finished, _storage_full()), []
         finally:
-            self._full = False
+            self._full = self._sessions.sparing = False
 
     def _refuse_all(
         self, arrivals: Sequence[Arrival], finished: Sequence[Finished]
