@@ -115,10 +115,11 @@ class WorkerPool:
         return None
 
     def _take_turn(self) -> None:
+        # Waiting first, even when busy: it costs less than a drain that finds nothing.
+        self._channel.wait(_IDLE_MS)
         arrivals = self._channel.drain()
         finished = [self._outbox.popleft() for _ in range(len(self._outbox))]
         if not arrivals and not finished:
-            self._channel.wait(_IDLE_MS)
             return
         self._slow_running -= len(finished)
         self.turns += 1

@@ -121,7 +121,7 @@ def handle_login(ctx: Context, args: commands.LoginArgs) -> Result:
             "token": session.token,
             "user": account.user,
             "name": account.name,
-            "expires_at_ms": session.expires_ms,
+            "expires_at_ms": ctx.sessions.ends_ms(session),
         }
 
     return Deferred(work, finish)

@@ -90,6 +90,10 @@ class Sessions:
             return session  # the hot path: one look-up, one comparison
         return self._resolve_slowly(token, now_ms)
 
+    def ends_ms(self, session: Session) -> int:
+        """Return when a session ends at the latest, however much it is used."""
+        return session.opened_ms + self._limits.max_ms
+
     def close(self, session: Session) -> None:
         """End one session."""
         self._cache.pop(session.token, None)

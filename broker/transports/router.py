@@ -70,9 +70,7 @@ class Router:
         self._bell.bind(name)
         self._bell_rope.connect(name)
         self._bell_rope_lock = threading.Lock()
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._bell, zmq.POLLIN)
+        self._watched = [(self._socket, zmq.POLLIN), (self._bell, zmq.POLLIN)]
         #: Replies that could not be handed over, by reason, for the metrics page.
         self.dropped: Counter[str] = Counter()
 
@@ -111,7 +109,7 @@ class Router:
 
     def wait(self, timeout_ms: int) -> None:
         """Wait until something arrives, the bell rings, or time is up."""
-        for socket, _ in self._poller.poll(timeout_ms):
+        for socket, _ in zmq.zmq_poll(self._watched, timeout_ms):
             if socket is self._bell:
                 self._silence_bell()
 
