@@ -22,27 +22,26 @@ from broker.exits import Exit, ExitError
 _HELP: Final = """\
 Kotak: messages wait in a mailbox until their reader has acknowledged them.
 
-usage: kotak [COMMAND] [OPTIONS]
+usage: kotak COMMAND [OPTIONS]
+       kotak [--broker tcp://HOST:PORT]     talk to the broker interactively
 
-without a command: talk to the broker interactively
-
-chat:
-  register USER             open an account, where the broker allows it
-  login USER                log in; the session is kept for the next commands
+messages:
+  login USER                log in; the next commands act as USER, until logout
   send USER TEXT            put a message into USER's mailbox (also: chat)
-  inbox                     read and acknowledge what waits
-  who                       list the users who are logged in
-  whoami                    say who is logged in here
-  passwd                    change your password
+  inbox                     show what waits for you, and take it (also: kotakmasuk)
+  who                       list the users who are logged in (also: user_on)
   logout                    end the session
-  text                      the same, through the text door of the 2020 service
+  whoami                    say who is logged in here
+  register USER             make an account, where the broker allows it
+  passwd                    change your password
+  text                      talk to the text door, as the client of 2020 did
 
 broker:
   serve                     run the broker
   check-config              show the settings, and where each comes from
   gateway text              run the text door alone, in front of another broker
 
-accounts (on the broker's machine):
+accounts (on the broker's machine, whether it runs or not):
   user add NAME             add a user
   user list                 list the users
   user passwd NAME          set a password
@@ -53,10 +52,11 @@ options:
   -h, --help                this page; kotak COMMAND --help for one command
   --version                 the version
 
-examples:
-  kotak serve --demo
-  kotak login shafwa
+to try it, with one terminal for the broker and one for the rest:
+  kotak serve --demo --store memory:
+  kotak login shafwa            (the password is mks)
   kotak send fadly "hai dudee"
+  kotak login fadly             (the password is prp)
   kotak inbox
 
 exit codes:
@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         usage="kotak serve [--config FILE] [--SETTING VALUE ...]",
-        description="Run the broker until SIGTERM or Ctrl-C.",
+        description=_SERVE,
         epilog=_PRECEDENCE,
     )
     _add_settings(serve)
@@ -182,6 +182,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_gateway(commands.add_parser("gateway", description="Run one door alone."))
     return parser
 
+
+_SERVE: Final = """\
+Run the broker until SIGTERM or Ctrl-C. Once it serves, it prints one line:
+
+  ready zmq=tcp://HOST:PORT text=HOST:PORT http=HOST:PORT
+
+Results go to stdout, the log to stderr. Times (MS) are in milliseconds; port 0 picks a free one."""
 
 _PRECEDENCE: Final = """\
 A setting NAME may also stand in the file (NAME = value, TOML) or in the environment (KOTAK_NAME).
@@ -206,6 +213,8 @@ def _add_settings(parser: argparse.ArgumentParser, names: Sequence[str] | None =
             groups[setting.group] = parser.add_argument_group(setting.group)
         default = "~/.local/share/kotak" if setting.name == "data" else show(setting.default)
         options: dict[str, Any] = {"dest": setting.name, "default": None}
+        if default in ("true", "false"):
+            default = "yes" if default == "true" else "no"  # a switch takes no value
         options["help"] = f"{setting.help} (default: {default})".replace("%", "%%")
         if setting.form:
             options["metavar"] = setting.form
@@ -264,7 +273,10 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
         epilog=_PRECEDENCE,
     )
     text.add_argument(
-        "--broker", required=True, metavar="tcp://HOST:PORT", help="the broker's ZeroMQ door"
+        "--broker",
+        required=True,
+        metavar="tcp://HOST:PORT",
+        help="the ZeroMQ door of the broker behind it",
     )
     _add_settings(text, _GATEWAY_SETTINGS)
     text.set_defaults(run=_gateway)
@@ -311,7 +323,7 @@ def _add_user_commands(parser: argparse.ArgumentParser) -> None:
     show = command("list", "List all users.", user=False)
     show.add_argument("--json", action="store_true", help="one JSON array")
     file = command("import", _IMPORT, user=False)
-    file.add_argument("file", metavar="FILE", help="the file; - is stdin")
+    file.add_argument("file", metavar="FILE", help="the file; - reads it from stdin")
 
 
 _IMPORT: Final = """\
@@ -333,7 +345,9 @@ def _add_password_options(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--password-stdin", action="store_true", help="read the password from stdin, one line"
     )
-    source.add_argument("--password-env", metavar="NAME", help="read it from a variable")
+    source.add_argument(
+        "--password-env", metavar="NAME", help="read it from an environment variable"
+    )
 
 
 def _user(args: argparse.Namespace) -> int:
@@ -348,7 +362,8 @@ def _user(args: argparse.Namespace) -> int:
         "import": admin.import_file,
     }[args.user_command]
     try:
-        with server.open_admin(_load(args).config) as opened:
+        create = args.user_command in ("add", "import")
+        with server.open_admin(_load(args).config, create=create) as opened:
             return run(opened, args)
     except WireError as error:
         raise ExitError(Exit.REFUSED, error.message) from None

@@ -59,15 +59,17 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     common = parser.add_argument_group("connection")
     common.add_argument(
         "--broker",
-        metavar="ADDRESS",
+        metavar="tcp://HOST:PORT",
+        type=_address,
         default=argparse.SUPPRESS,
-        help=f"the broker (default: $KOTAK_BROKER, the session's, {DEFAULT_ADDRESS})",
+        help="the broker's ZeroMQ door (default: $KOTAK_BROKER, else where the session is from, "
+        f"else {DEFAULT_ADDRESS})",
     )
     common.add_argument(
         "--session",
         metavar="FILE",
         default=argparse.SUPPRESS,
-        help="where the session is kept (default: $KOTAK_SESSION_FILE, "
+        help="where your login is kept between commands (default: $KOTAK_SESSION_FILE, else "
         "~/.local/state/kotak/session.json)",
     )
     common.add_argument(
@@ -115,15 +117,20 @@ def _add_command(
 
 
 def _add_mail_commands(add: _Add) -> None:
-    parser = add(commands.send, "send a message to a user", "chat")
+    parser = add(commands.send, "put a message into a user's mailbox", "chat")
     parser.add_argument("to", metavar="TO", help="the recipient's user name")
     parser.add_argument(
         "text",
         metavar="TEXT",
         nargs="+",
-        help="the message; '-' reads standard input, '--' goes before a text that begins with '-'",
+        help="the message, its words joined by blanks; '-' reads it from standard input; put '--' "
+        "before a text that begins with '-'",
     )
-    parser.add_argument("--id", metavar="ID", help="the message's id, to repeat a send safely")
+    parser.add_argument(
+        "--id",
+        metavar="ID",
+        help="the message's id (default: a new one); sent twice with one id, it is stored once",
+    )
 
     parser = add(commands.inbox, "show the waiting messages, then acknowledge them", "kotakmasuk")
     parser.add_argument("--keep", action="store_true", help="show without acknowledging")
@@ -143,7 +150,7 @@ def _add_account_commands(add: _Add) -> None:
     parser = add(
         commands.login, "log in and keep the session; the password is asked for, hidden", "auth"
     )
-    parser.add_argument("user", metavar="USER")
+    parser.add_argument("user", metavar="USER", help="your user name")
     add_password_options(parser)
 
     add(commands.whoami, "say who is logged in here, and ask the broker whether that still holds")
@@ -154,7 +161,7 @@ def _add_account_commands(add: _Add) -> None:
     add_password_options(parser, "new-")
 
     parser = add(commands.register, "make an account, where the broker allows it")
-    parser.add_argument("user", metavar="USER")
+    parser.add_argument("user", metavar="USER", help="the user name that you want")
     parser.add_argument("--name", metavar="NAME", help="the name that others see (default: USER)")
     add_password_options(parser)
 
@@ -176,7 +183,11 @@ def run_command(
     command: Callable[[Invocation], None], args: argparse.Namespace, *, connect: Connect
 ) -> int:
     """Carry out one command; whatever goes wrong becomes a sentence and an exit code."""
-    call = Invocation(args, connect)
+    try:
+        call = Invocation(args, connect)
+    except UsageError as error:
+        commands.note(f"kotak: {safe_line(str(error))}")
+        return USAGE
     try:
         command(call)
         sys.stdout.flush()
@@ -225,6 +236,13 @@ def _forget_output() -> None:
             os.dup2(nowhere, sys.stdout.fileno())
         finally:
             os.close(nowhere)
+
+
+def _address(text: str) -> str:
+    try:
+        return commands.broker_address(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:

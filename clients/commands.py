@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import select
 import sys
 import uuid
@@ -46,6 +47,7 @@ from clients.session_file import (
 
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:8890"
 TIMEOUT_S_DEFAULT: Final = 30.0
+_ADDRESS: Final = re.compile(r"tcp://(?:\[[\w:.%]+\]|[^\[\]:/\s@]+):(?P<port>\d{1,5})")
 
 
 class UsageError(Exception):
@@ -56,14 +58,26 @@ class NotLoggedInError(Exception):
     """There is no session at this broker (any more)."""
 
 
+def broker_address(text: str, source: str = "") -> str:
+    """Check a broker's address. Errors: `UsageError` naming ``source``, where that is given."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 1 <= int(match["port"]) <= 65_535:
+        where = f"{source} is {text[:80]!r}: " if source else ""
+        raise UsageError(f"{where}a broker's address is tcp://HOST:PORT, as {DEFAULT_ADDRESS}")
+    return text
+
+
 class Invocation:
-    """One call of the command line: its options, its saved session, its way to the broker."""
+    """One call of the command line: its options, its saved session, its way to the broker.
+
+    Errors: `UsageError` (``KOTAK_BROKER`` is no address).
+    """
 
     def __init__(self, args: argparse.Namespace, connect: Connect) -> None:
         self.args = args
         self.path = session_path(os.environ, getattr(args, "session", None))
         self.timeout_ms = int(1000 * getattr(args, "timeout", TIMEOUT_S_DEFAULT))
-        self.chosen: str | None = getattr(args, "broker", None) or os.environ.get("KOTAK_BROKER")
+        self.chosen: str | None = getattr(args, "broker", None) or _broker_of_environment()
         self._connect = connect
         #: Where this call goes: what was asked for, else the session's broker, else the default.
         self.address = self.chosen or DEFAULT_ADDRESS
@@ -96,6 +110,11 @@ class Invocation:
             what="new password" if prefix else "password",
             twice=twice,
         )
+
+
+def _broker_of_environment() -> str | None:
+    given = os.environ.get("KOTAK_BROKER")
+    return broker_address(given, "KOTAK_BROKER") if given else None
 
 
 def write_line(line: str) -> None:

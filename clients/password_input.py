@@ -1,4 +1,4 @@
-"""Where a password may come from: a hidden prompt, a descriptor, a variable; never an argument.
+"""Where a password may come from: a hidden prompt, a pipe, a variable; never an argument.
 
 Arguments stand in the process list and in the shell's history, where others read them.
 """
@@ -22,14 +22,21 @@ class PasswordInputError(Exception):
 
 
 def add_password_options(parser: argparse.ArgumentParser, prefix: str = "") -> None:
-    """Add ``--password-fd`` and ``--password-env`` (``--new-password-fd``, with a prefix)."""
+    """Add ``--password-stdin``, ``--password-fd``, ``--password-env`` (``--new-...``: a prefix)."""
     what = "new password" if prefix else "password"
     sources = parser.add_mutually_exclusive_group()
+    sources.add_argument(
+        f"--{prefix}password-stdin",
+        dest=f"{prefix}password_fd".replace("-", "_"),
+        action="store_const",
+        const=0,
+        help=f"read the {what} from standard input, up to the end of the line",
+    )
     sources.add_argument(
         f"--{prefix}password-fd",
         metavar="N",
         type=int,
-        help=f"read the {what} from descriptor N, up to the end of the line",
+        help="the same from descriptor N",
     )
     sources.add_argument(
         f"--{prefix}password-env",
@@ -100,5 +107,5 @@ def _from_terminal(prompt: str) -> str:
             return getpass.getpass(prompt)
         except (getpass.GetPassWarning, EOFError):
             raise PasswordInputError(
-                "no password: without a terminal, use --password-fd N or --password-env NAME"
+                "no terminal to ask for the password: use --password-stdin or --password-env NAME"
             ) from None

@@ -71,7 +71,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeAdmin:
     opened: list[Path] = []
 
     @contextmanager
-    def open_admin(config: Config) -> Iterator[FakeAdmin]:
+    def open_admin(config: Config, *, create: bool) -> Iterator[FakeAdmin]:
         opened.append(config.data)
         yield made
 
@@ -314,7 +314,7 @@ def test_a_long_import_shows_a_bar_at_a_terminal_and_only_there(
 def test_an_unusable_data_folder_ends_with_its_own_exit_code(
     fake: FakeAdmin, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(config: Config) -> None:
+    def refuse(config: Config, *, create: bool) -> None:
         raise ExitError(Exit.DATA_FOLDER, f"{config.data} is not ours")
 
     monkeypatch.setattr(sys.modules["broker.server"], "open_admin", refuse)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from broker.config import Config
+from broker.core.ports import StoreUnusableError
 from broker.core.service import Finished, Service
 from broker.exits import Exit, ExitError
 from broker.passwords import Argon2Hasher
 from broker.server.assembly import WallClock, make_service, make_store, make_token
-from broker.stores.folder import ADMIN_FILE, DataFolder, FolderHeldError
+from broker.stores.folder import ADMIN_FILE, DataFolder, FolderHeldError, was_used
 from broker.wire.envelope import decode_reply, encode_request, encoder
 from clients import Client
 
@@ -62,26 +63,68 @@ class OnlineAdmin:
 
 
 @contextmanager
-def open_admin(config: Config) -> Iterator[OfflineAdmin | OnlineAdmin]:
-    """Open the accounts of a data folder. Errors: `ExitError`, `StoreUnusableError`."""
+def open_admin(config: Config, *, create: bool) -> Iterator[OfflineAdmin | OnlineAdmin]:
+    """Open the accounts of a data folder; only with ``create`` is one made where there is none.
+
+    Errors: `ExitError`.
+    """
     try:
+        _require_ours(config.data, create=create)
         folder = DataFolder(config.data)
     except FolderHeldError:
         address, token = _read(config.data / ADMIN_FILE)
         with Client(address, token=token, timeout_ms=_TIMEOUT_MS) as client:
             yield OnlineAdmin(client)
         return
-    with folder:
-        if config.store == "memory:":
-            raise ExitError(
-                Exit.USAGE,
-                "a broker with --store memory: has accounts only while it runs: start it",
-            )
+    except StoreUnusableError as error:
+        raise ExitError(Exit.DATA_FOLDER, str(error)) from error
+    with folder, _open_offline(config, folder, create=create) as admin:
+        yield admin
+
+
+def _require_ours(path: Path, *, create: bool) -> None:
+    """Refuse a folder that no broker ever used, before anything is made in it."""
+    if was_used(path):
+        return
+    if not create:
+        raise _no_accounts(path)
+    try:
+        occupied = path.is_dir() and any(path.iterdir())
+    except OSError:
+        occupied = False  # the folder itself will say what is wrong with it
+    if occupied:
+        raise ExitError(
+            Exit.DATA_FOLDER,
+            f"{path} holds files, but none of a broker: choose a new or an empty one with --data",
+        )
+
+
+@contextmanager
+def _open_offline(config: Config, folder: DataFolder, *, create: bool) -> Iterator[OfflineAdmin]:
+    if config.store == "memory:":
+        raise ExitError(
+            Exit.USAGE,
+            "a broker with --store memory: has accounts only while it runs: start it",
+        )
+    # A lock alone: of a broker that kept its messages in memory, or of one that never came up.
+    if not create and not folder.database.exists():
+        raise _no_accounts(folder.path)
+    try:
         store = make_store(config, folder)
-        try:
-            yield OfflineAdmin(make_service(config, store, Argon2Hasher()))
-        finally:
-            store.close()
+    except StoreUnusableError as error:
+        raise ExitError(Exit.DATA_FOLDER, str(error)) from error
+    try:
+        yield OfflineAdmin(make_service(config, store, Argon2Hasher()))
+    finally:
+        store.close()
+
+
+def _no_accounts(path: Path) -> ExitError:
+    return ExitError(
+        Exit.DATA_FOLDER,
+        f"there are no accounts in {path}: give the broker's folder with --data, "
+        "or begin one with 'kotak user add'",
+    )
 
 
 def publish(folder: DataFolder, address: str, token: str) -> None:

@@ -7,22 +7,25 @@ import os
 import resource
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Final, NamedTuple
 
 import zmq
 
+from broker import logs
 from broker.config import Address, Config
 from broker.core.model import Account
 from broker.core.ports import Hasher, Store
-from broker.exits import Exit, ExitError
 from broker.metrics import Metrics
 from broker.passwords import Argon2Hasher
 from broker.server.access import publish, withdraw
 from broker.server.assembly import WallClock, make_service, make_store, make_token
-from broker.server.text_door import TextDoor
+from broker.server.listening import refused_address, require_free
+from broker.server.text_door import Figure, TextDoor
 from broker.stores import AnyStore
-from broker.stores.folder import DataFolder
+from broker.stores.folder import DataFolder, was_used
 from broker.transports.router import Router
 from broker.transports.status import Status
 from broker.workers import WorkerPool
@@ -41,6 +44,14 @@ DEMO_USERS: Final = (
 _OPEN_FILES_WANTED: Final = 65_536
 #: The text gateway's own way to the ROUTER.
 _INPROC: Final = "inproc://kotak"
+#: What the text gateway counts, by its attributes, and what each means.
+_TEXT_COUNTERS: Final[Mapping[Figure, str]] = {
+    "lines": "Lines answered on the text door",
+    "refused": "Text connections turned away over the limit",
+    "unread": "Text peers cut off, since they did not read",
+    "untaken": "Text inbox replies whose messages were not acknowledged, and will be read again",
+    "faults": "Text lines that met a fault of the broker",
+}
 #: Seconds between looks at whether the slow requests are done.
 _DRAIN_POLL_S: Final = 0.01
 
@@ -95,6 +106,8 @@ class Server:
 
     def _open(self) -> Doors:
         config, close_later = self._config, self._parts.callback
+        if not was_used(config.data):  # else "another broker is running on it" may say more
+            require_free(config)
         folder = DataFolder(config.data)
         close_later(folder.close)
         store = make_store(config, folder)
@@ -127,7 +140,7 @@ class Server:
             self._router.bind(_INPROC)
             return self._router.bind(self._config.zmq)
         except zmq.ZMQError as error:
-            raise _taken("zmq", self._config.zmq, error.strerror) from error
+            raise refused_address("zmq", self._config.zmq, error) from error
 
     def _publish(self, folder: DataFolder, zmq_address: str) -> None:
         token = make_token()
@@ -141,7 +154,7 @@ class Server:
         try:
             address = self._text.start()
         except OSError as error:
-            raise _taken("text", self._config.text, error.strerror) from error
+            raise refused_address("text", self._config.text, error) from error
         self._parts.callback(self._text.stop)
         return address
 
@@ -154,7 +167,7 @@ class Server:
         try:
             address = Address(*status.start(*wanted))
         except OSError as error:
-            raise _taken("http", wanted, error.strerror) from error
+            raise refused_address("http", wanted, error) from error
         self._parts.callback(status.stop)
         return address
 
@@ -169,8 +182,10 @@ class Server:
         count("kotak_replies_dropped", "Replies lost", lambda: dict(dropped), label="reason")
         gauge("kotak_mailboxes", "Mailboxes", lambda: len(store.mailboxes))
         gauge("kotak_waiting_messages", "Not yet acknowledged", store.mailboxes.waiting)
-        gauge("kotak_text_connections", "Text connections open", lambda: text.connections)
-        count("kotak_text_lines", "Lines answered on the text door", lambda: text.lines)
+        count("kotak_log_lines_dropped", "Log lines lost: nobody read them", logs.dropped)
+        gauge("kotak_text_connections", "Text connections open", lambda: text.figure("connections"))
+        for figure, meaning in _TEXT_COUNTERS.items():
+            count(f"kotak_text_{figure}", meaning, partial(text.figure, figure))
         return metrics
 
     def _drain(self) -> None:
@@ -183,14 +198,6 @@ class Server:
     def _fail(self) -> None:
         self.failed.set()
         self.ending.set()
-
-
-def _taken(door: str, wanted: object, reason: str | None) -> ExitError:
-    return ExitError(
-        Exit.ADDRESS_TAKEN,
-        f"the {door} door cannot open at {wanted}: {reason}. Another program may be using it; "
-        f"choose another address with --{door} (port 0 picks a free one)",
-    )
 
 
 def _add_demo_users(store: Store, hasher: Hasher) -> None:

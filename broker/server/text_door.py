@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import zmq
-from clients.ids import MessageIds
 
 from broker.config import Address, Config
 from broker.transports.text_gateway import TextGateway
 from clients import AsyncClient
+from clients.ids import MessageIds
 
+#: The counters of `TextGateway`.
+Figure = Literal["connections", "lines", "refused", "unread", "untaken", "faults"]
 #: Parts of the drain time that the gateway may take for each of its three steps.
 _DRAIN_PARTS = 6
 
@@ -55,13 +57,9 @@ class TextDoor:
         self._error: OSError | None = None
         self._thread = threading.Thread(target=self._run, name="kotak-text", daemon=True)
 
-    @property
-    def connections(self) -> int:
-        return self._gateway.connections if self._gateway else 0
-
-    @property
-    def lines(self) -> int:
-        return self._gateway.lines if self._gateway else 0
+    def figure(self, name: Figure) -> int:
+        """Return one of the gateway's counters, for the metrics page; 0 while it is not open."""
+        return getattr(self._gateway, name, 0)
 
     def start(self) -> Address:
         """Open the door; return its address. Errors: `OSError` (the address is taken)."""

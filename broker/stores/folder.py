@@ -71,6 +71,14 @@ class DataFolder:
         self.close()
 
 
+def was_used(path: Path) -> bool:
+    """Tell whether a broker has ever held this folder; False where it cannot be looked into."""
+    try:
+        return any((path / name).exists() for name in (LOCK_FILE, DATABASE_FILE))
+    except OSError:
+        return False
+
+
 def _check_private(path: Path) -> None:
     """Refuse a folder that others may read: messages and password hashes lie in it."""
     info = path.stat()

@@ -501,6 +501,57 @@ def test_both_passwords_may_come_through_one_descriptor(
     assert broker.accounts["fadly"][0] == "a new password"
 
 
+def test_both_passwords_may_come_through_standard_input(
+    as_fadly: Kotak, broker: FakeBroker
+) -> None:
+    """One line each: what reads the first must leave the second in the pipe."""
+    reader, writer = os.pipe()
+    os.write(writer, b"prp\nbaru sekali\n")
+    os.close(writer)
+    saved = os.dup(0)
+    os.dup2(reader, 0)
+    try:
+        assert as_fadly("passwd", "--password-stdin", "--new-password-stdin") == 0
+    finally:
+        os.dup2(saved, 0)
+        for each in (saved, reader):
+            os.close(each)
+    assert broker.accounts["fadly"][0] == "baru sekali"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "foo",
+        "127.0.0.1:8890",
+        "tcp://foo",
+        "tcp://foo:0",
+        "tcp://h:65536",
+        "ipc:///x",
+        "tcp://::1:9",
+    ],
+)
+def test_what_is_no_address_of_a_broker_exits_with_2_and_says_what_is(
+    kotak: Kotak,
+    address: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        kotak("who", "--broker", address)
+    assert stop.value.code == 2
+    assert "a broker's address is tcp://HOST:PORT" in capsys.readouterr().err
+    monkeypatch.setenv("KOTAK_BROKER", address)
+    assert kotak("who") == 2
+    assert capsys.readouterr().err.startswith(f"kotak: KOTAK_BROKER is '{address}': a broker's")
+
+
+@pytest.mark.parametrize("address", ["tcp://[::1]:8890", "tcp://mail.example.org:1"])
+def test_an_address_may_be_a_name_or_ipv6(kotak: Kotak, broker: FakeBroker, address: str) -> None:
+    assert kotak("login", "shafwa", "--password-env", "MKS", "--broker", address) == 0
+    assert broker.connected[0][0] == address
+
+
 def test_a_missing_new_password_is_called_by_its_name(
     as_fadly: Kotak, broker: FakeBroker, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -621,5 +672,5 @@ def test_without_a_terminal_no_password_is_read_in_the_open(tmp_path: Path) -> N
         env={**os.environ, "KOTAK_SESSION_FILE": str(tmp_path / "s.json")},
     )
     assert done.returncode == 2
-    assert "--password-fd N or --password-env NAME" in done.stderr
+    assert "--password-stdin or --password-env NAME" in done.stderr
     assert "Traceback" not in done.stderr
