@@ -1,0 +1,205 @@
+"""The arguments of each command: their bounds, just inside and just outside.
+
+Source: docs/PROTOCOL.md, "Commands" and "Limits".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.wire import commands, limits
+from broker.wire.commands import PARSERS
+from broker.wire.errors import Code, WireError
+
+#: Good arguments of each command, all optional ones given.
+GOOD: dict[str, dict[str, Any]] = {
+    "hello": {"version": 1, "client": "test"},
+    "ping": {},
+    "login": {"user": "ann", "password": "p"},
+    "logout": {},
+    "chat": {"to": "ann", "text": "hi", "id": "m1"},
+    "kotakmasuk": {"limit": 5, "after": 7},
+    "ack": {"seq": 7},
+    "user_on": {"after": "ann"},
+    "register": {"user": "ann", "password": "p", "name": "Ann"},
+    "passwd": {"password": "p", "new_password": "q"},
+    "user_add": {"user": "ann", "password": "p", "name": "Ann"},
+    "user_list": {"after": "ann"},
+    "user_passwd": {"user": "ann", "password": "p"},
+    "user_remove": {"user": "ann"},
+}
+OPTIONAL = {
+    ("hello", "client"), ("kotakmasuk", "limit"), ("kotakmasuk", "after"), ("user_on", "after"),
+    ("user_list", "after"), ("register", "name"), ("user_add", "name"),
+}  # fmt: skip
+FIELDS = [(command, field) for command, args in GOOD.items() for field in args]
+
+
+def refusal(command: str, **args: Any) -> WireError:
+    with pytest.raises(WireError) as caught:
+        PARSERS[command](args)
+    return caught.value
+
+
+def changed(command: str, field: str, value: object) -> dict[str, Any]:
+    return GOOD[command] | {field: value}
+
+
+@pytest.mark.parametrize("command", list(PARSERS))
+def test_good_arguments_come_back_as_they_were_sent(command: str) -> None:
+    parsed = PARSERS[command](dict(GOOD[command]))
+    assert set(GOOD[command].values()) <= set(parsed)
+
+
+@pytest.mark.parametrize("command", list(PARSERS))
+def test_an_unknown_field_is_refused_by_its_name(command: str) -> None:
+    error = refusal(command, **GOOD[command], colour="red")
+    assert error.code is Code.BAD_REQUEST
+    assert "'colour'" in error.message
+
+
+def test_the_name_of_an_unknown_field_is_not_repeated_at_length() -> None:
+    assert len(refusal("ping", **{"x" * 10_000: 1}).message) < 200
+
+
+@pytest.mark.parametrize(("command", "field"), FIELDS)
+def test_a_missing_field_is_named_unless_it_is_optional(command: str, field: str) -> None:
+    args = {key: value for key, value in GOOD[command].items() if key != field}
+    if (command, field) in OPTIONAL:
+        PARSERS[command](args)
+    else:
+        error = refusal(command, **args)
+        assert error.code is Code.BAD_REQUEST
+        assert f"'{field}'" in error.message
+
+
+@pytest.mark.parametrize("value", [b"x", True, 1.5, float("nan"), [], {}, ("x",)], ids=repr)
+@pytest.mark.parametrize(("command", "field"), FIELDS)
+def test_an_ill_typed_field_is_named(command: str, field: str, value: object) -> None:
+    error = refusal(command, **changed(command, field, value))
+    assert error.code is Code.BAD_REQUEST
+    assert f"'{field}'" in error.message
+
+
+STRINGS = [(command, field) for command, field in FIELDS if type(GOOD[command][field]) is str]
+
+
+@pytest.mark.parametrize(("command", "field"), STRINGS)
+def test_an_empty_string_and_a_number_are_refused(command: str, field: str) -> None:
+    for value in ("", 7):
+        error = refusal(command, **changed(command, field, value))
+        assert error.code is Code.BAD_REQUEST
+        assert f"'{field}'" in error.message
+
+
+#: Field, how many, counted in characters rather than bytes?
+SIZES = [
+    ("hello", "client", limits.CLIENT_CHARS_MAX, True),
+    ("login", "user", limits.USER_CHARS_MAX, True),
+    ("login", "password", limits.PASSWORD_BYTES_MAX, False),
+    ("chat", "to", limits.USER_CHARS_MAX, True),
+    ("chat", "text", limits.TEXT_BYTES_MAX, False),
+    ("chat", "id", limits.MESSAGE_ID_CHARS_MAX, True),
+    ("user_on", "after", limits.USER_CHARS_MAX, True),
+    ("register", "password", limits.PASSWORD_BYTES_MAX, False),
+    ("register", "name", limits.NAME_BYTES_MAX, False),
+    ("passwd", "password", limits.PASSWORD_BYTES_MAX, False),
+    ("passwd", "new_password", limits.PASSWORD_BYTES_MAX, False),
+    ("user_add", "password", limits.PASSWORD_BYTES_MAX, False),
+    ("user_add", "name", limits.NAME_BYTES_MAX, False),
+    ("user_list", "after", limits.USER_CHARS_MAX, True),
+    ("user_passwd", "user", limits.USER_CHARS_MAX, True),
+    ("user_passwd", "password", limits.PASSWORD_BYTES_MAX, False),
+    ("user_remove", "user", limits.USER_CHARS_MAX, True),
+]
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\u20ac", "\U0001f4ec"])
+@pytest.mark.parametrize(("command", "field", "size", "chars"), SIZES)
+def test_a_string_may_be_as_long_as_its_limit_and_no_longer(
+    command: str, field: str, size: int, *, chars: bool, letter: str
+) -> None:
+    each = 1 if chars else len(letter.encode())
+    longest = letter * (size // each) + "x" * (size % each)
+    PARSERS[command](changed(command, field, longest))
+    error = refusal(command, **changed(command, field, longest + "x"))
+    assert error.code is Code.TOO_LARGE
+    assert f"'{field}'" in error.message
+
+
+def test_the_limits_of_a_password_hash() -> None:
+    args = {"user": "ann", "password_hash": "x" * limits.PASSWORD_HASH_CHARS_MAX}
+    assert commands.UserAddArgs.parse(args).password is None
+    too_long = {**args, "password_hash": "x" * (limits.PASSWORD_HASH_CHARS_MAX + 1)}
+    assert refusal("user_add", **too_long).code is Code.TOO_LARGE
+
+
+def test_an_account_is_made_from_a_password_or_a_hash_and_not_from_both() -> None:
+    for extra in ({}, {"password": "p", "password_hash": "h"}):
+        assert "one of" in refusal("user_add", user="ann", **extra).message
+
+
+@pytest.mark.parametrize(
+    ("command", "field", "low", "high"),
+    [
+        ("hello", "version", 0, 2**31),
+        ("kotakmasuk", "limit", 1, limits.INBOX_MESSAGES_MAX),
+        ("kotakmasuk", "after", 0, limits.SEQ_MAX),
+        ("ack", "seq", 0, limits.SEQ_MAX),
+    ],
+)
+def test_a_number_lies_within_its_bounds(command: str, field: str, low: int, high: int) -> None:
+    for good in (low, high):
+        assert good in PARSERS[command](changed(command, field, good))
+    for bad in (low - 1, high + 1):
+        error = refusal(command, **changed(command, field, bad))
+        assert error.code is Code.BAD_REQUEST
+        assert f"'{field}'" in error.message
+
+
+def test_what_optional_fields_mean_when_they_are_absent() -> None:
+    inbox = commands.InboxArgs.parse({})
+    assert inbox == (limits.INBOX_MESSAGES_DEFAULT, None)
+    assert commands.InboxArgs.parse({"after": None}) == inbox, "nil is the same as absent"
+
+
+@pytest.mark.parametrize("user", ["a", "0", "a.b_c-d", "a" * 64, "9lives"])
+@pytest.mark.parametrize("command", ["register", "user_add"])
+def test_names_that_may_be_given(command: str, user: str) -> None:
+    assert user in PARSERS[command](changed(command, "user", user))
+
+
+@pytest.mark.parametrize("command", ["register", "user_add"])
+@pytest.mark.parametrize(
+    "user", ["A", ".a", "-a", "_a", "a b", "a\n", "\u00e9", "a/b", "\u0661", "a" * 65, "a\x00"]
+)
+def test_names_that_may_not_be_given(command: str, user: str) -> None:
+    assert refusal(command, **changed(command, "user", user)).code in {
+        Code.BAD_REQUEST,
+        Code.TOO_LARGE,
+    }
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=80), st.binary(),
+    st.lists(st.integers()), st.dictionaries(st.text(), st.integers()),
+)  # fmt: skip
+NAMES = sorted({field for _, field in FIELDS})
+
+
+@given(
+    command=st.sampled_from(sorted(PARSERS)),
+    args=st.dictionaries(st.one_of(st.sampled_from(NAMES), st.text(), st.binary()), VALUES),
+)
+def test_any_fields_are_arguments_or_a_refusal(command: str, args: dict[str, Any]) -> None:
+    refusals = []
+    try:
+        PARSERS[command](args)
+    except WireError as error:
+        refusals.append(error)
+    assert all(each.code in {Code.BAD_REQUEST, Code.TOO_LARGE} for each in refusals)
+    assert all(len(each.message) < 300 for each in refusals)
