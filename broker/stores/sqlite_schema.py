@@ -5,6 +5,7 @@ The rules for changing the schema stand in sqlite_schema.sql.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ _PRAGMAS: Final = {
 }
 #: Where fsync alone does not reach the platter (macOS); elsewhere SQLite ignores them.
 _FULL_FSYNC: Final = ("fullfsync", "checkpoint_fullfsync")
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
 def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
@@ -61,7 +63,7 @@ def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
             if not existed:
                 path.unlink()  # an empty one would be taken for damage
             raise
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise StoreUnusableError(
             f"the database {path} cannot be used ({error}). Restore a backup, "
             "or choose another folder with --data; the file was left as it is"
@@ -144,10 +146,14 @@ def _extend_wal(database: sqlite3.Connection, path: Path) -> None:
     busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         return  # somebody reads: what is in the WAL must stay
-    with path.with_name(path.name + "-wal").open("r+b") as wal:
-        wal.write(bytes(_WAL_BYTES))
-        wal.flush()
-        os.fsync(wal.fileno())
+    try:
+        with path.with_name(path.name + "-wal").open("r+b") as wal:
+            wal.write(bytes(_WAL_BYTES))
+            wal.flush()
+            os.fsync(wal.fileno())
+    except OSError as error:
+        if error.errno not in _NO_ROOM:  # a full disk must not keep readers out
+            raise
 
 
 def _pragma(database: sqlite3.Connection, name: str) -> Any:

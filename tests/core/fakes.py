@@ -90,8 +90,8 @@ class FaultyStore(MemoryStore):
 class World:
     """A service with its store and clock. Slow work is run when asked for, by `finish`."""
 
-    def __init__(self, *, register: bool = False) -> None:
-        self.store = FaultyStore()
+    def __init__(self, *, register: bool = False, store: FaultyStore | None = None) -> None:
+        self.store = store or FaultyStore()
         self.hasher = FakeHasher()
         self.now_ms = START_MS
         tokens = (f"token-{number}" for number in itertools.count(1))

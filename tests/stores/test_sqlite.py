@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -22,6 +23,7 @@ from broker.stores.memory import MemoryStore
 from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_database
 from broker.wire.errors import Code, WireError
+from tests.core.fakes import FaultyStore, World
 
 BOB = Account("bob", "Bob", "hash")
 SPAWN = multiprocessing.get_context("spawn")
@@ -110,6 +112,54 @@ def test_a_setting_that_does_not_stick_is_refused_and_leaves_no_file(
     with pytest.raises(StoreUnusableError, match="would not set page_size"):
         open_at(path)
     assert contents(path.parent) == {}, "the next start must be able to begin anew"
+
+
+@pytest.mark.parametrize(("number", "opens"), [(errno.ENOSPC, True), (errno.EIO, False)])
+def test_a_full_disk_lets_the_broker_start_and_a_failing_one_does_not(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, opens: bool
+) -> None:
+    make(path, "m1")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    if opens:
+        store = open_at(path)
+        assert ids(store) == ["m1"]
+        store.close()
+    else:
+        with pytest.raises(StoreUnusableError, match="cannot be used"):
+            open_at(path)
+        monkeypatch.undo()
+        open_at(path).close()
+
+
+def test_a_reader_keeps_its_wal_while_the_store_is_opened(path: Path) -> None:
+    make(path, "m1")
+    first = open_at(path)
+    send(first, "m2")
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM messages").fetchone() == (2,)
+    send(first, "m3")
+    second = sqlite3.connect(path, isolation_level=None, timeout=0)
+    sqlite_schema._extend_wal(second, path)
+    assert reader.execute("SELECT count(*) FROM messages").fetchone() == (2,)
+    reader.close()
+    second.close()
+    first.close()
+    again = open_at(path)
+    assert ids(again) == ["m1", "m2", "m3"]
+    again.close()
+
+
+def test_damage_within_a_page_is_found_at_the_start(path: Path) -> None:
+    make(path, *(str(number) for number in range(2_000)))
+    whole = bytearray(path.read_bytes())
+    whole[5 * 4096 : 5 * 4096 + 64] = b"\xff" * 64
+    path.write_bytes(bytes(whole))
+    refused(path, "damaged|cannot be used")
 
 
 def test_one_connection_does_everything(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,6 +475,24 @@ def test_no_room_in_a_step_ends_the_batch_and_nothing_is_written_outside(
     again = open_at(path)
     assert ids(again) == ["m1"]
     again.close()
+
+
+def test_no_room_in_a_step_is_no_bug_of_one_request(store: SqliteStore) -> None:
+    """Through the service: whoever took it for one would go on outside of a transaction."""
+    world = World(store=cast("FaultyStore", store))
+    token = world.user("ann")
+    fill(store)
+    texts = ["hi"] * 16 + ["x" * 60_000]  # the first sixteen are one statement, and fit
+    chats = [
+        world.frame("chat", token, to="ann", text=text, id=str(number))
+        for number, text in enumerate(texts)
+    ]
+    *sent, read = world.batch(*chats, world.frame("inbox", token))
+    assert {reply.error and reply.error.code for reply in sent} == {Code.STORAGE_FULL}
+    assert read.result["messages"] == []
+    make_room(store)
+    assert store._database.execute("SELECT count(*) FROM messages").fetchone() == (0,)
+    assert [reply.error for reply in world.batch(*chats)] == [None] * 17
 
 
 class FaultyConnection:
