@@ -1,0 +1,1 @@
+"""What Kotak costs: the mailbox workload by real processes, measured point by point."""
