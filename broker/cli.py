@@ -111,7 +111,10 @@ def _help() -> str:
 
 
 def _fail(code: int, sentence: str) -> int:
-    print(f"kotak: {sentence}", file=sys.stderr)
+    from broker import logs
+
+    logs.flush()  # or its last line may land inside of ours
+    sys.stderr.write(f"kotak: {sentence}\n")
     return code
 
 
