@@ -17,11 +17,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from broker.core.service import Arrival, Finished, Job, Route, Turn
+from broker.core.model import Route
+from broker.core.service import Arrival, Finished, Job, Turn
 
 log = logging.getLogger("kotak.workers")
 
-#: Milliseconds that an idle leader waits before it looks around.
+#: Milliseconds that an idle leader waits before it takes a turn all the same.
 _IDLE_MS: Final = 1_000
 #: Turns that may end in an exception one after the other before the broker gives up.
 _FAULTS_MAX: Final = 10
@@ -32,7 +33,7 @@ class Channel(Protocol):
 
     def drain(self) -> list[Arrival]: ...
 
-    def send(self, replies: Mapping[Route, list[bytes]]) -> None: ...
+    def send(self, replies: Mapping[Route, list[bytes]]) -> Mapping[Route, bool]: ...
 
     def wait(self, timeout_ms: int) -> None: ...
 
@@ -45,6 +46,11 @@ class TurnTaker(Protocol):
     def turn(
         self, arrivals: Sequence[Arrival], finished: Sequence[Finished], now_ms: int
     ) -> Turn: ...
+
+    @property
+    def due(self) -> bool: ...
+
+    def lost(self, routes: Mapping[Route, bool]) -> None: ...
 
 
 class WorkerPool:
@@ -116,15 +122,15 @@ class WorkerPool:
 
     def _take_turn(self) -> None:
         # Waiting first, even when busy: it costs less than a drain that finds nothing.
-        self._channel.wait(_IDLE_MS)
+        self._channel.wait(0 if self._service.due else _IDLE_MS)
         arrivals = self._channel.drain()
         finished = [self._outbox.popleft() for _ in range(len(self._outbox))]
-        if not arrivals and not finished:
-            return
         self._slow_running -= len(finished)
-        self.turns += 1
+        self.turns += bool(arrivals or finished)
         turn = self._service.turn(arrivals, finished, self._clock_ms())
-        self._channel.send(turn.replies)
+        lost = self._channel.send(turn.replies)
+        if lost:
+            self._service.lost(lost)
         self._jobs.extend(turn.jobs)
         self._faults = 0
         if turn.failed:

@@ -23,7 +23,7 @@ class FakeChannel:
         self._arrivals: list[Arrival] = []
         self._rung = False
         self.sent: list[Mapping[bytes, list[bytes]]] = []
-        self.owner: int | None = None
+        self.unreachable: dict[bytes, bool] = {}
 
     def put(self, *frames: bytes) -> None:
         with self._bell:
@@ -45,11 +45,12 @@ class FakeChannel:
             self._rung = True
             self._bell.notify()
 
-    def send(self, replies: Mapping[bytes, list[bytes]]) -> None:
+    def send(self, replies: Mapping[bytes, list[bytes]]) -> Mapping[bytes, bool]:
         with self._bell:
             if replies:
                 self.sent.append(replies)
             self._bell.notify_all()
+        return self.unreachable
 
     def wait_for_replies(self, count: int) -> list[bytes]:
         def replies() -> list[bytes]:
@@ -71,6 +72,11 @@ class FakeService:
         self._inside = threading.Lock()
         self.fail = False
         self.faults_left = 0
+        self.due = False
+        self.lost_routes: list[Mapping[bytes, bool]] = []
+
+    def lost(self, routes: Mapping[bytes, bool]) -> None:
+        self.lost_routes.append(routes)
 
     def turn(self, arrivals: Sequence[Arrival], finished: Sequence[Finished], now_ms: int) -> Turn:
         assert self._inside.acquire(blocking=False), "two threads lead at once"
@@ -205,3 +211,13 @@ def test_a_failed_store_stops_the_pool_after_its_answers_were_sent() -> None:
         assert pool.failed.wait(WAIT_S)
         channel.put(b"never answered")
     assert len(channel.sent) == 1
+
+
+def test_the_service_hears_of_peers_that_could_not_be_reached() -> None:
+    service = FakeService()
+    pool = Pool(service)
+    pool.channel.unreachable = {b"gone": True, b"slow": False}
+    with pool as channel:
+        channel.put(b"x")
+        channel.wait_for_replies(1)
+    assert service.lost_routes[0] == {b"gone": True, b"slow": False}

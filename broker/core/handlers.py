@@ -12,9 +12,10 @@ from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
 from broker.core.accounts import Accounts, check_new_password
-from broker.core.model import Page, Receipt
+from broker.core.model import Page, Receipt, Route
 from broker.core.ports import Hasher, Store
 from broker.core.sessions import Session, Sessions
+from broker.core.subscriptions import Subscriptions
 from broker.wire import commands
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import INBOX_BYTES_MAX, PROTOCOL_VERSION, USERS_PAGE_MAX, as_hello
@@ -39,17 +40,20 @@ Result = Receipt | Inbox | Deferred | Mapping[str, Any]
 
 @dataclass(slots=True)
 class Context:
-    """What handlers work on; ``now_ms`` and ``session`` are set for each request."""
+    """What handlers work on; ``now_ms``, ``route`` and ``session`` are the request's."""
 
     store: Store
     hasher: Hasher
     sessions: Sessions
     accounts: Accounts
+    subscriptions: Subscriptions
     #: May strangers register?
     register: bool
     #: The broker's name and version, for `hello`.
     server: str
     now_ms: int = 0
+    #: The connection that the request came through.
+    route: Route = b""
     #: Set wherever the command's `Needs` is not NOTHING.
     session: Session = None  # type: ignore[assignment]  # an Optional would be checked everywhere
 
@@ -138,6 +142,8 @@ def handle_chat(ctx: Context, args: commands.ChatArgs) -> Result:
 
     Errors: ``no_such_user``, ``mailbox_full``, ``conflict``.
     """
+    if args.to in ctx.subscriptions:
+        ctx.subscriptions.wake(args.to)
     # One store step: duplicate check, depth check and append must not come apart.
     return ctx.store.append(args.to, ctx.session.user, args.message_id, args.text, ctx.now_ms)
 
@@ -150,7 +156,37 @@ def handle_kotakmasuk(ctx: Context, args: commands.InboxArgs) -> Result:
 
 def handle_ack(ctx: Context, args: commands.AckArgs) -> Result:
     """Move the cursor: what lies at or below it is gone for good. Idempotent."""
-    return {"cursor": ctx.store.acknowledge(ctx.session.user, args.seq)}
+    user = ctx.session.user
+    if user in ctx.subscriptions:
+        ctx.subscriptions.wake(user)
+    return {"cursor": ctx.store.acknowledge(user, args.seq)}
+
+
+def handle_subscribe(ctx: Context, args: commands.SubscribeArgs) -> Result:
+    """Push messages to this connection from now on. Errors: ``busy``."""
+    user = ctx.session.user
+    cursor = ctx.store.acknowledge(user, 0)
+    subscription = ctx.subscriptions.add(
+        ctx.route,
+        ctx.session.token,
+        user,
+        window=args.window,
+        after=max(cursor, args.after or 0),
+        now_ms=ctx.now_ms,
+    )
+    return {
+        "subscription": subscription.number,
+        "user": user,
+        "name": ctx.accounts.name(user),
+        "window": args.window,
+        "cursor": cursor,
+    }
+
+
+def handle_unsubscribe(ctx: Context, _: commands.NoArgs) -> Result:
+    """Push nothing more to this connection for this session."""
+    ctx.subscriptions.end(ctx.route, ctx.session.token)
+    return {}
 
 
 def handle_user_on(ctx: Context, args: commands.PageArgs) -> Result:
@@ -270,6 +306,8 @@ _CANONICAL: Final = dict(
         _spec("chat", handle_chat, Needs.USER, stores=True),
         _spec("kotakmasuk", handle_kotakmasuk, Needs.USER),
         _spec("ack", handle_ack, Needs.USER, while_draining=True),
+        _spec("subscribe", handle_subscribe, Needs.USER),
+        _spec("unsubscribe", handle_unsubscribe, Needs.USER, while_draining=True),
         _spec("user_on", handle_user_on, Needs.USER),
         _spec("register", handle_register, Needs.NOTHING, slow=True, stores=True),
         _spec("passwd", handle_passwd, Needs.USER, slow=True),

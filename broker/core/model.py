@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+#: Where a reply goes: opaque to the core, the transport's routing id.
+Route = bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Account:

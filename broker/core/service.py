@@ -9,22 +9,19 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from broker.core.accounts import Accounts
-from broker.core.handlers import COMMANDS, CommandSpec, Context, Deferred, Inbox, Needs, Result
-from broker.core.model import Receipt
+from broker.core.handlers import COMMANDS, CommandSpec, Context, Deferred, Needs, Result
+from broker.core.model import Route
 from broker.core.ports import Hasher, Store, StoreFailedError, StoreFullError
+from broker.core.push import Push
+from broker.core.replies import Answers, Frames, Outcome, Replies
 from broker.core.sessions import SessionLimits, Sessions
-from broker.wire.envelope import (
-    BadRequest,
-    decode_request,
-    encode_error,
-    encode_ok,
-    encoder,
-)
+from broker.core.subscriptions import Subscriptions
+from broker.wire.envelope import BadRequest, decode_request
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import FRAMES_PER_MESSAGE_MAX
 
@@ -39,14 +36,8 @@ _NOTHING: Final = Needs.NOTHING
 #: When to come back after ``busy`` or ``unavailable``, in milliseconds.
 RETRY_AFTER_MS: Final = 1_000
 
-#: Where a reply goes: opaque here, the transport's routing id there.
-Route = bytes
 #: One message: its route and its frames; None in their place says that there were too many.
 Arrival = tuple[Route, list[bytes] | None]
-#: A result, or the refusal in its place.
-Outcome = Result | WireError
-#: The replies of a batch to be, by route, in order; a nil id is that of an unreadable request.
-Answers = dict[Route, list[tuple[int | None, Outcome]]]
 
 
 class Job(NamedTuple):
@@ -67,7 +58,7 @@ class Finished(NamedTuple):
 class Turn(NamedTuple):
     """What a batch led to. ``failed`` says that the store can no longer be trusted."""
 
-    replies: dict[Route, list[bytes]]
+    replies: Frames
     jobs: list[Job]
     failed: bool
 
@@ -88,20 +79,44 @@ class Service:
         self._store = store
         self._accounts = Accounts(store, hasher)
         self._sessions = Sessions(store, make_token=make_token, limits=session_limits)
-        self._context = Context(store, hasher, self._sessions, self._accounts, register, server)
-        self._encode = encoder()
+        self._subscriptions = Subscriptions()
+        self._context = Context(
+            store,
+            hasher,
+            self._sessions,
+            self._accounts,
+            self._subscriptions,
+            register,
+            server,
+        )
+        self._replies = Replies(self._accounts, durability=store.durability)
+        self._push = Push(store, self._sessions, self._subscriptions, self._replies)
         self._slow_requests = 0
         self._full = False
         #: While True only what leaves less to be delivered again is served.
         self.draining = False
         #: Requests by command and refusals by code, for the metrics page.
         self.requests: Counter[str] = Counter()
-        self.errors: Counter[str] = Counter()
+        self.errors = self._replies.errors
 
     @property
     def busy(self) -> bool:
         """Tell whether slow requests are still unanswered."""
         return self._slow_requests > 0
+
+    @property
+    def subscriptions(self) -> int:
+        """Count the receivers."""
+        return len(self._subscriptions)
+
+    @property
+    def due(self) -> bool:
+        """Tell whether there is something to push that the last turn had no time for."""
+        return bool(self._subscriptions.due)
+
+    def lost(self, routes: Mapping[Route, bool]) -> None:
+        """Hear of connections that are gone (True) or had no room for their frames (False)."""
+        self._subscriptions.lost(routes)
 
     def grant_admin(self, token: str) -> None:
         """Accept one token as the administrator's."""
@@ -115,7 +130,9 @@ class Service:
                 answers, jobs = self._batch(arrivals, finished, now_ms)
             except StoreFullError:
                 answers, jobs = self._batch_when_full(arrivals, finished, now_ms)
-            return Turn(self._encode_all(answers), jobs, failed=False)
+            frames = self._replies.encode(answers)
+            self._push.add_events(frames, now_ms)
+            return Turn(frames, jobs, failed=False)
         except StoreFailedError:  # also in the second attempt, or while names are looked up
             log.critical("the store failed; the batch was refused", exc_info=True)
             return Turn(self._refuse_all(arrivals, finished), [], failed=True)
@@ -130,12 +147,14 @@ class Service:
         ctx.now_ms = now_ms
         answers: Answers = {}
         jobs: list[Job] = []
+        heard = self._subscriptions.heard
         try:
             with self._store.batch():
                 for job, outcome in finished:
                     answer = (job.request_id, self._finish(ctx, job, outcome))
                     answers.setdefault(job.route, []).append(answer)
                 for route, frames in arrivals:
+                    heard(route, now_ms)
                     replies = answers.get(route)
                     if replies is None:
                         replies = answers[route] = []
@@ -162,6 +181,7 @@ class Service:
         """Handle the requests of one message; whatever is in them, each gets its answer."""
         request_id: int | None
         result: Outcome
+        ctx.route = route
         for frame in frames:
             request_id = None
             try:
@@ -249,11 +269,9 @@ class Service:
         finally:
             self._full = self._sessions.sparing = False
 
-    def _refuse_all(
-        self, arrivals: Sequence[Arrival], finished: Sequence[Finished]
-    ) -> dict[Route, list[bytes]]:
+    def _refuse_all(self, arrivals: Sequence[Arrival], finished: Sequence[Finished]) -> Frames:
         error = _unavailable("the broker's disk failed: try again with the same id")
-        return self._encode_all(self._answers_to_all(arrivals, finished, error))
+        return self._replies.encode(self._answers_to_all(arrivals, finished, error))
 
     @staticmethod
     def _answers_to_all(
@@ -269,49 +287,6 @@ class Service:
                 with suppress(BadRequest):  # it will be told so when it comes again
                     replies.append((decode_request(frame)[0], error))
         return answers
-
-    # --- replies -------------------------------------------------------------------------------
-
-    def _encode_all(self, answers: Answers) -> dict[Route, list[bytes]]:
-        """Encode the replies of a committed batch, in the order of the requests."""
-        encode, durability = self._encode, self._store.durability
-        frames: dict[Route, list[bytes]] = {}
-        for route, replies in answers.items():
-            if replies:
-                frames[route] = [
-                    # Hot path: a receipt is encoded here, everything else by `_encode_one`.
-                    encode((request_id, "OK", {"seq": result.seq, "durability": durability}))
-                    if type(result) is Receipt
-                    else self._encode_one(request_id, result)
-                    for request_id, result in replies
-                ]
-        return frames
-
-    def _encode_one(self, request_id: int | None, result: Outcome) -> bytes:
-        if isinstance(result, WireError):
-            self.errors[result.code.value] += 1
-            return encode_error(self._encode, request_id, result)
-        assert request_id is not None
-        if isinstance(result, Inbox):
-            return encode_ok(self._encode, request_id, self._inbox(result))
-        assert isinstance(result, dict)
-        return encode_ok(self._encode, request_id, result)
-
-    def _inbox(self, inbox: Inbox) -> dict[str, Any]:
-        """Write out a page for its reader, with display names as they are now."""
-        name = self._accounts.name
-        user, (messages, more, cursor) = inbox
-        return {
-            "user": user,
-            "name": name(user),
-            "messages": [
-                {"seq": seq, "at_ms": at_ms, "from": sender, "name": name(sender), "id": mid,
-                 "text": text}
-                for seq, at_ms, sender, mid, text in messages
-            ],
-            "more": more,
-            "cursor": cursor,
-        }  # fmt: skip
 
 
 def _fault(error: Exception) -> WireError:

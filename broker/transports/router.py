@@ -118,29 +118,33 @@ class Router:
         with self._bell_rope_lock, suppress(zmq.Again):  # it rings already
             self._bell_rope.send(b"", _NOBLOCK)
 
-    def send(self, replies: Mapping[bytes, list[bytes]]) -> None:
-        """Hand each peer its replies, several to a message.
+    def send(self, replies: Mapping[bytes, list[bytes]]) -> dict[bytes, bool]:
+        """Hand each peer its replies, several to a message; nothing here ever waits.
 
-        A peer that is gone or does not read loses its replies, counted; what they spoke of is
-        in the store, and the client asks again. Nothing here ever waits.
+        Return the peers that some could not be handed to: True for one that is gone, False for one
+        that does not read. What the replies spoke of is in the store, and the client asks again.
         """
-        # pyzmq's own send, without the checks of the Python layer over it (0.2 us a frame).
-        send = super(zmq.Socket, self._socket).send
+        lost: dict[bytes, bool] = {}
         for route, frames in replies.items():
             for start in range(0, len(frames), FRAMES_PER_MESSAGE_MAX):
                 part = frames[start : start + FRAMES_PER_MESSAGE_MAX]
-                last = part.pop()
                 try:
-                    send(route, _NOBLOCK_MORE)
-                    for frame in part:
-                        send(frame, _NOBLOCK_MORE)
-                    send(last, _NOBLOCK)
-                except zmq.Again:
-                    self.dropped["slow_peer"] += len(part) + 1
+                    self._send_message(route, part)
                 except zmq.ZMQError as error:
-                    if error.errno != zmq.EHOSTUNREACH:
+                    if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                         raise
-                    self.dropped["peer_gone"] += len(part) + 1
+                    lost[route] = gone = error.errno == zmq.EHOSTUNREACH
+                    self.dropped["peer_gone" if gone else "slow_peer"] += len(part)
+        return lost
+
+    def _send_message(self, route: bytes, frames: list[bytes]) -> None:
+        # pyzmq's own send, without the checks of the Python layer over it (0.2 us a frame).
+        send = super(zmq.Socket, self._socket).send
+        last = len(frames) - 1
+        send(route, _NOBLOCK_MORE)
+        for frame in frames[:last]:
+            send(frame, _NOBLOCK_MORE)
+        send(frames[last], _NOBLOCK)
 
     def close(self) -> None:
         """Close the door; replies under way have ``LINGER_MS`` to leave."""

@@ -22,6 +22,8 @@ from broker.wire.limits import (
     SEQ_MAX,
     TEXT_BYTES_MAX,
     USER_CHARS_MAX,
+    WINDOW_DEFAULT,
+    WINDOW_MAX,
 )
 
 Fields = dict[str, Any]
@@ -179,6 +181,21 @@ class AckArgs(NamedTuple):
         return cls(_integer(fields, "seq", 0, SEQ_MAX))
 
 
+class SubscribeArgs(NamedTuple):
+    """``subscribe``: how many messages may be unacknowledged, and where to begin."""
+
+    window: int
+    after: int | None
+
+    @classmethod
+    def parse(cls, fields: Fields) -> SubscribeArgs:
+        _only(fields, "window", "after")
+        return cls(
+            _integer(fields, "window", 1, WINDOW_MAX, WINDOW_DEFAULT),
+            _integer(fields, "after", 0, SEQ_MAX, None),
+        )
+
+
 class PageArgs(NamedTuple):
     """``user_on``, ``user_list``: where the page begins (None: at the first)."""
 
@@ -279,6 +296,8 @@ PARSERS: Final[Mapping[str, Callable[[Fields], Any]]] = {
     "chat": ChatArgs.parse,
     "kotakmasuk": InboxArgs.parse,
     "ack": AckArgs.parse,
+    "subscribe": SubscribeArgs.parse,
+    "unsubscribe": NoArgs.parse,
     "user_on": PageArgs.parse,
     "register": RegisterArgs.parse,
     "passwd": PasswdArgs.parse,

@@ -15,6 +15,7 @@ from broker.wire.limits import REQUEST_ID_MAX, TOKEN_CHARS_MAX
 
 OK: Final = "OK"
 ERROR: Final = "ERROR"
+EVENT: Final = "EVENT"
 
 #: ``autoreset`` is msgpack's default: one call, one complete value. Not for two threads at once.
 Encode = Callable[[Any], bytes]
@@ -108,6 +109,13 @@ def encode_error(encode: Encode, request_id: int | None, error: WireError) -> by
     if error.retry_after_ms is not None:
         body["retry_after_ms"] = error.retry_after_ms
     return encode((request_id, ERROR, body))
+
+
+def encode_event(
+    encode: Encode, subscription: int, kind: str, fields: Mapping[str, Any]
+) -> bytes:
+    """Encode one pushed event: ``subscription`` is the id of the request that asked for it."""
+    return encode((None, EVENT, {"subscription": subscription, "kind": kind, **fields}))
 
 
 def decode_reply(frame: bytes) -> Reply:

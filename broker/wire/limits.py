@@ -56,6 +56,18 @@ INBOX_BYTES_MAX: Final = 1_048_576
 #: Names in one page of `user_on` and `user_list`.
 USERS_PAGE_MAX: Final = 1_000
 
+# --- Push ------------------------------------------------------------------------------------
+#: Pushed and not yet acknowledged messages of a subscription when the client does not say.
+WINDOW_DEFAULT: Final = 100
+#: ... and the most it may ask for: far below what libzmq queues for a peer.
+WINDOW_MAX: Final = 1_000
+#: Text in one event; one message always fits.
+EVENT_BYTES_MAX: Final = 262_144
+#: Subscriptions of one user: the devices of a person, with room.
+SUBSCRIPTIONS_PER_USER_MAX: Final = 100
+#: A subscriber that sends nothing for so long is gone; its client pings three times as often.
+SUBSCRIBER_SILENCE_MS: Final = 60_000
+
 # --- The text door ---------------------------------------------------------------------------
 #: One line: the longest text, a token, a name and the command word.
 LINE_BYTES_MAX: Final = 66_560
@@ -73,4 +85,5 @@ def as_hello() -> dict[str, int]:
         "inbox_messages_max": INBOX_MESSAGES_MAX,
         "inbox_bytes_max": INBOX_BYTES_MAX,
         "users_page_max": USERS_PAGE_MAX,
+        "window_max": WINDOW_MAX,
     }

@@ -13,7 +13,8 @@ from broker.core.ports import StoreFullError
 from broker.core.service import Finished, Job, Service
 from broker.core.sessions import SessionLimits
 from broker.stores.memory import MemoryStore
-from broker.wire.envelope import Reply, decode_reply, encode_request, encoder
+from broker.wire.codec import unpack_reply
+from broker.wire.envelope import EVENT, Reply, decode_reply, encode_request, encoder
 from broker.wire.errors import Code
 
 ADMIN = "admin-token"
@@ -42,8 +43,8 @@ class FakeHasher:
 class FaultyStore(MemoryStore):
     """A store in memory whose steps and commits fail on demand."""
 
-    def __init__(self) -> None:
-        super().__init__(mailbox_messages_max=3, dedup=DedupLimits())
+    def __init__(self, *, mailbox_messages_max: int = 3) -> None:
+        super().__init__(mailbox_messages_max=mailbox_messages_max, dedup=DedupLimits())
         #: Raised at the end of each batch, one after the other; None lets one pass.
         self.commit_faults: list[Exception | None] = []
         #: Raised by each reading step.
@@ -90,7 +91,13 @@ class FaultyStore(MemoryStore):
 class World:
     """A service with its store and clock. Slow work is run when asked for, by `finish`."""
 
-    def __init__(self, *, register: bool = False, store: FaultyStore | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        register: bool = False,
+        store: FaultyStore | None = None,
+        limits: SessionLimits = LIMITS,
+    ) -> None:
         self.store = store or FaultyStore()
         self.hasher = FakeHasher()
         self.now_ms = START_MS
@@ -99,12 +106,14 @@ class World:
             self.store,
             hasher=self.hasher,
             make_token=lambda: next(tokens),
-            session_limits=LIMITS,
+            session_limits=limits,
             register=register,
             server="kotak test",
         )
         self.service.grant_admin(ADMIN)
         self.jobs: list[Job] = []
+        #: What was pushed: the connection, and the event's body.
+        self.events: list[tuple[bytes, dict[str, Any]]] = []
         self.failed = False
         self._encode = encoder()
         self._ids = itertools.count(1)
@@ -118,10 +127,15 @@ class World:
         turn = self.service.turn(list(arrivals), list(finished), self.now_ms)
         self.jobs += turn.jobs
         self.failed = turn.failed
-        return {
-            route: [decode_reply(frame) for frame in frames]
-            for route, frames in turn.replies.items()
-        }
+        replies: dict[bytes, list[Reply]] = {}
+        for route, frames in turn.replies.items():
+            for frame in frames:
+                value = unpack_reply(frame)
+                if value[1] == EVENT:
+                    self.events.append((route, value[2]))
+                else:
+                    replies.setdefault(route, []).append(decode_reply(frame))
+        return replies
 
     def batch(self, *frames: bytes) -> list[Reply]:
         """Send requests in one message and return the replies of its batch."""

@@ -98,7 +98,7 @@ def test_an_alias_is_the_same_command(world: World, alias: str, name: str) -> No
 
 # --- who may do what -------------------------------------------------------------------------
 
-USERS = ("logout", "chat", "kotakmasuk", "ack", "user_on", "passwd")
+USERS = ("logout", "chat", "kotakmasuk", "ack", "subscribe", "unsubscribe", "user_on", "passwd")
 ADMINS = ("user_add", "user_list", "user_passwd", "user_remove")
 
 

@@ -24,6 +24,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "chat": {"to": "ann", "text": "hi", "id": "m1"},
     "kotakmasuk": {"limit": 5, "after": 7},
     "ack": {"seq": 7},
+    "subscribe": {"window": 5, "after": 7},
+    "unsubscribe": {},
     "user_on": {"after": "ann"},
     "register": {"user": "ann", "password": "p", "name": "Ann"},
     "passwd": {"password": "p", "new_password": "q"},
@@ -34,7 +36,8 @@ GOOD: dict[str, dict[str, Any]] = {
 }
 OPTIONAL = {
     ("hello", "client"), ("kotakmasuk", "limit"), ("kotakmasuk", "after"), ("user_on", "after"),
-    ("user_list", "after"), ("register", "name"), ("user_add", "name"),
+    ("user_list", "after"), ("register", "name"), ("user_add", "name"), ("subscribe", "window"),
+    ("subscribe", "after"),
 }  # fmt: skip
 FIELDS = [(command, field) for command, args in GOOD.items() for field in args]
 

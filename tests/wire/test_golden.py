@@ -13,11 +13,14 @@ from typing import Any
 import msgpack
 import pytest
 
+from broker.wire.codec import unpack_reply
 from broker.wire.commands import ALIASES, PARSERS
 from broker.wire.envelope import (
+    EVENT,
     decode_reply,
     decode_request,
     encode_error,
+    encode_event,
     encode_ok,
     encode_request,
     encoder,
@@ -58,6 +61,16 @@ def test_an_error_in_both_directions(row: dict[str, Any]) -> None:
     assert (reply.request_id, reply.result) == (request_id, None)
     assert reply.error is not None
     assert reply.error.args == error.args
+
+
+@rows("events")
+def test_an_event_as_it_is_pushed(row: dict[str, Any]) -> None:
+    request_id, status, body = row["value"]
+    assert (request_id, status) == (None, EVENT)
+    fields = {key: value for key, value in body.items() if key not in ("subscription", "kind")}
+    frame = encode_event(encoder(), body["subscription"], body["kind"], fields)
+    assert frame.hex() == row["hex"]
+    assert unpack_reply(bytes.fromhex(row["hex"])) == row["value"]
 
 
 def test_every_form_has_its_bytes() -> None:

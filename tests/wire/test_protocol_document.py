@@ -65,6 +65,8 @@ def test_the_table_of_limits_is_what_hello_tells() -> None:
         "reply frame": limits.REPLY_BYTES_MAX,
         "unread messages a mailbox": Config().mailbox_messages_max,
         "line on the text door": limits.LINE_BYTES_MAX,
+        "subscriptions a user": limits.SUBSCRIPTIONS_PER_USER_MAX,
+        "silence of a subscriber": limits.SUBSCRIBER_SILENCE_MS,
     }
 
 

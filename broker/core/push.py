@@ -1,0 +1,63 @@
+"""What a committed batch means for those who subscribed: the events to send.
+
+The store is the truth: each look reads what lies after the last message pushed, so a wake-up
+that is lost, or one too many, changes nothing but the time. Source: docs/PROTOCOL.md, "subscribe".
+"""
+
+from __future__ import annotations
+
+from broker.core.ports import Store
+from broker.core.replies import Frames, Replies
+from broker.core.sessions import Sessions
+from broker.core.subscriptions import Subscription, Subscriptions
+from broker.wire.errors import WireError
+from broker.wire.limits import EVENT_BYTES_MAX
+
+
+class Push:
+    """Makes events for the subscriptions that are due."""
+
+    def __init__(
+        self, store: Store, sessions: Sessions, subscriptions: Subscriptions, replies: Replies
+    ) -> None:
+        self._store = store
+        self._sessions = sessions
+        self._subscriptions = subscriptions
+        self._replies = replies
+
+    def add_events(self, frames: Frames, now_ms: int) -> None:
+        """Add the events that are due to ``frames``, one a subscription; the rest stays due."""
+        for silent in self._subscriptions.tick(now_ms):
+            self._end(frames, silent)
+        due = self._subscriptions.due
+        if due:
+            self._sessions.sparing = True  # this batch only reads, so that it cannot fail for room
+            try:
+                with self._store.batch():
+                    for subscription in tuple(due):
+                        self._look_after(frames, subscription, now_ms)
+            finally:
+                self._sessions.sparing = False
+
+    def _look_after(self, frames: Frames, subscription: Subscription, now_ms: int) -> None:
+        try:
+            self._sessions.resolve(subscription.token, now_ms)
+            cursor = self._store.acknowledge(subscription.user, 0)
+        except WireError:  # logged out, expired, or the account is gone
+            self._end(frames, subscription)
+            return
+        room = subscription.room(cursor)
+        page = None
+        if room > 0:
+            page = self._store.read(subscription.user, subscription.sent, room, EVENT_BYTES_MAX)
+            if page.messages:
+                after = subscription.push(page.messages)
+                event = self._replies.messages_event(subscription, after, page.messages)
+                frames.setdefault(subscription.route, []).append(event)
+        if page is None or not page.more:
+            self._subscriptions.due.discard(subscription)
+
+    def _end(self, frames: Frames, subscription: Subscription) -> None:
+        self._subscriptions.remove(subscription)
+        event = self._replies.ended_event(subscription)
+        frames.setdefault(subscription.route, []).append(event)

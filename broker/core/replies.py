@@ -1,0 +1,92 @@
+"""Results and events as frames: made after the commit, from what the handlers returned."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from broker.core.accounts import Accounts
+from broker.core.handlers import Inbox, Result
+from broker.core.model import Message, Receipt, Route
+from broker.core.subscriptions import Subscription
+from broker.wire.envelope import encode_error, encode_event, encode_ok, encoder
+from broker.wire.errors import WireError
+
+#: A result, or the refusal in its place.
+Outcome = Result | WireError
+#: The replies of a batch to be, by route, in order; a nil id is that of an unreadable request.
+Answers = dict[Route, list[tuple[int | None, Outcome]]]
+#: Frames to send, by route, in order.
+Frames = dict[Route, list[bytes]]
+
+
+class Replies:
+    """Encodes for one service. ``errors`` counts refusals by code."""
+
+    def __init__(self, accounts: Accounts, *, durability: str) -> None:
+        self._accounts = accounts
+        self._durability = durability
+        self._encode = encoder()
+        self.errors: Counter[str] = Counter()
+
+    def encode(self, answers: Answers) -> Frames:
+        """Encode the replies of a committed batch, in the order of the requests."""
+        encode, durability = self._encode, self._durability
+        frames: Frames = {}
+        for route, replies in answers.items():
+            if replies:
+                frames[route] = [
+                    # Hot path: a receipt is encoded here, everything else by `_encode_one`.
+                    encode((request_id, "OK", {"seq": result.seq, "durability": durability}))
+                    if type(result) is Receipt
+                    else self._encode_one(request_id, result)
+                    for request_id, result in replies
+                ]
+        return frames
+
+    def messages_event(
+        self, subscription: Subscription, after: int, messages: Iterable[Message]
+    ) -> bytes:
+        """Encode messages pushed to a subscription; ``after`` is what was pushed before them."""
+        fields = {"after": after, "messages": self._written(messages)}
+        return encode_event(self._encode, subscription.number, "messages", fields)
+
+    def ended_event(self, subscription: Subscription) -> bytes:
+        """Encode the end of a subscription."""
+        return encode_event(self._encode, subscription.number, "ended", {})
+
+    def _encode_one(self, request_id: int | None, result: Outcome) -> bytes:
+        if isinstance(result, WireError):
+            self.errors[result.code.value] += 1
+            return encode_error(self._encode, request_id, result)
+        assert request_id is not None
+        if isinstance(result, Inbox):
+            return encode_ok(self._encode, request_id, self._inbox(result))
+        assert isinstance(result, dict)
+        return encode_ok(self._encode, request_id, result)
+
+    def _inbox(self, inbox: Inbox) -> dict[str, Any]:
+        user, (messages, more, cursor) = inbox
+        return {
+            "user": user,
+            "name": self._accounts.name(user),
+            "messages": self._written(messages),
+            "more": more,
+            "cursor": cursor,
+        }
+
+    def _written(self, messages: Iterable[Message]) -> list[dict[str, Any]]:
+        """Write messages out for their reader, with display names as they are now."""
+        name = self._accounts.name
+        return [
+            {
+                "seq": seq,
+                "at_ms": at_ms,
+                "from": sender,
+                "name": name(sender),
+                "id": message_id,
+                "text": text,
+            }
+            for seq, at_ms, sender, message_id, text in messages
+        ]

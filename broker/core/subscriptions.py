@@ -1,0 +1,177 @@
+"""Live push: who is to be told of new messages, how far each one is, and how much is in flight.
+
+Nothing is queued here: a subscription is a position in its mailbox and a list of what was pushed
+and is not yet acknowledged. A receiver that stops reading stops being sent to, and costs no more.
+Source: docs/PROTOCOL.md, "subscribe".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Final, TypeVar
+
+from broker.core.model import Message, Route
+from broker.wire.errors import Code, WireError
+from broker.wire.limits import SUBSCRIBER_SILENCE_MS, SUBSCRIPTIONS_PER_USER_MAX
+
+_Key = TypeVar("_Key")
+
+#: Text in flight to one subscription, above which nothing more is pushed; one event may cross it.
+IN_FLIGHT_BYTES_MAX: Final = 1_048_576
+#: Between looks for silent subscribers and for those whose peer had no room, in milliseconds.
+TICK_MS: Final = 1_000
+
+
+class Subscription:
+    """One receiver: a session on one connection. ``sent`` is the last sequence pushed."""
+
+    __slots__ = (
+        "_bytes",
+        "_in_flight",
+        "number",
+        "route",
+        "seen_ms",
+        "sent",
+        "token",
+        "user",
+        "window",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        route: Route,
+        token: str,
+        user: str,
+        *,
+        window: int,
+        sent: int,
+        now_ms: int,
+    ) -> None:
+        self.number = number
+        self.route = route
+        self.token = token
+        self.user = user
+        self.window = window
+        self.sent = sent
+        self.seen_ms = now_ms
+        self._in_flight: deque[tuple[int, int]] = deque()
+        self._bytes = 0
+
+    def room(self, cursor: int) -> int:
+        """Return how many more messages may be pushed, now that ``cursor`` is acknowledged."""
+        self.sent = max(self.sent, cursor)
+        while self._in_flight and self._in_flight[0][0] <= cursor:
+            self._bytes -= self._in_flight.popleft()[1]
+        return self.window - len(self._in_flight) if self._bytes < IN_FLIGHT_BYTES_MAX else 0
+
+    def push(self, messages: Sequence[Message]) -> int:
+        """Note what is being pushed; return the sequence before it, for the receiver's check."""
+        before = self.sent
+        for message in messages:
+            self._in_flight.append((message.seq, len(message.text)))
+            self._bytes += len(message.text)
+        self.sent = messages[-1].seq
+        return before
+
+    def rewind(self) -> None:
+        """Begin again at the oldest message in flight: it is unknown which of them arrived."""
+        if self._in_flight:
+            self.sent = self._in_flight[0][0] - 1
+            self._in_flight.clear()
+            self._bytes = 0
+
+
+class Subscriptions:
+    """All receivers, by user and by connection, and those that may have something to receive."""
+
+    def __init__(self) -> None:
+        self.due: set[Subscription] = set()
+        self._by_user: dict[str, list[Subscription]] = {}
+        self._by_route: dict[Route, list[Subscription]] = {}
+        self._numbers = count(1)
+        self._stalled: set[Subscription] = set()
+        self._next_tick_ms = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_user.values()))
+
+    def __contains__(self, user: str) -> bool:
+        return user in self._by_user
+
+    def add(
+        self, route: Route, token: str, user: str, *, window: int, after: int, now_ms: int
+    ) -> Subscription:
+        """Begin a subscription in place of the one of the same token and route.
+
+        Errors: ``busy`` where the user has too many.
+        """
+        self.end(route, token)
+        mine = self._by_user.get(user, [])
+        if len(mine) >= SUBSCRIPTIONS_PER_USER_MAX:
+            raise WireError(
+                Code.BUSY,
+                f"the user has {SUBSCRIPTIONS_PER_USER_MAX} subscriptions: end one of them",
+                SUBSCRIBER_SILENCE_MS,
+            )
+        subscription = Subscription(
+            next(self._numbers), route, token, user, window=window, sent=after, now_ms=now_ms
+        )
+        self._by_user.setdefault(user, []).append(subscription)
+        self._by_route.setdefault(route, []).append(subscription)
+        self.due.add(subscription)
+        return subscription
+
+    def end(self, route: Route, token: str) -> None:
+        """End the subscription of a token on one connection, if there is one."""
+        for each in self._by_route.get(route, ()):
+            if each.token == token:
+                self.remove(each)
+                return
+
+    def remove(self, subscription: Subscription) -> None:
+        """Forget one subscription."""
+        self.due.discard(subscription)
+        self._stalled.discard(subscription)
+        _take_out(self._by_user, subscription.user, subscription)
+        _take_out(self._by_route, subscription.route, subscription)
+
+    def wake(self, user: str) -> None:
+        """Look after the user's subscriptions when this batch has been committed."""
+        self.due.update(self._by_user.get(user, ()))
+
+    def heard(self, route: Route, now_ms: int) -> None:
+        """Note that a connection lives."""
+        for subscription in self._by_route.get(route, ()):
+            subscription.seen_ms = now_ms
+
+    def lost(self, routes: Mapping[Route, bool]) -> None:
+        """Take back what was pushed to connections that are gone (True) or had no room (False)."""
+        for route, gone in routes.items():
+            for subscription in list(self._by_route.get(route, ())):
+                if gone:
+                    self.remove(subscription)
+                else:
+                    subscription.rewind()
+                    self._stalled.add(subscription)
+
+    def tick(self, now_ms: int) -> list[Subscription]:
+        """Every second: try those again that had no room, and return those silent for too long."""
+        if now_ms < self._next_tick_ms:
+            return []
+        self._next_tick_ms = now_ms + TICK_MS
+        self.due |= self._stalled
+        self._stalled.clear()
+        oldest_ms = now_ms - SUBSCRIBER_SILENCE_MS
+        everybody = (each for mine in self._by_user.values() for each in mine)
+        return [each for each in everybody if each.seen_ms < oldest_ms]
+
+
+def _take_out(table: dict[_Key, list[Subscription]], key: _Key, subscription: Subscription) -> None:
+    mine = table.get(key, [])
+    if subscription in mine:
+        mine.remove(subscription)
+        if not mine:
+            del table[key]
