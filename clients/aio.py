@@ -12,21 +12,34 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
 from math import inf
 from types import TracebackType
 from typing import Any, Final, Self
 
+from broker.wire.limits import WINDOW_DEFAULT
 from clients import arguments, results
 from clients.arguments import Own
-from clients.client import DEFAULT_ADDRESS, SUBMITTED_MAX
-from clients.errors import RequestError, WrongThread
+from clients.client import DEFAULT_ADDRESS, LEAVE_MS, SUBMITTED_MAX
+from clients.errors import KotakError, RequestError, WrongThread
 from clients.ids import MessageIds
 from clients.link import Link
 from clients.owner import Owner
 from clients.pump import Context, Pump, monotonic_ms
-from clients.results import Hello, Inbox, Login, Receipt, User, read, read_receipt, users_page
-from clients.session import Call
+from clients.request import Call
+from clients.results import (
+    Hello,
+    Inbox,
+    Login,
+    Message,
+    Receipt,
+    User,
+    read,
+    read_receipt,
+    users_page,
+)
+from clients.subscription import Subscription
 
 #: Replies taken in before other tasks have their turn.
 REPLIES_A_TURN: Final = 1_000
@@ -90,6 +103,8 @@ class AsyncClient:
         if self._owner.forked:
             return  # the sockets are the parent's
         self._owner.check()
+        if self._session.subscription is not None:
+            await self._leave(self._session.subscription)
         if self._timer is not None:
             self._timer.cancel()
         self._pump.close()
@@ -187,6 +202,43 @@ class AsyncClient:
         args = arguments.acknowledge(seq)
         return read(results.cursor, await self.request("ack", args, timeout_ms=timeout_ms))
 
+    async def messages(
+        self,
+        *,
+        window: int = WINDOW_DEFAULT,
+        after: int | None = None,
+        acknowledge: bool = True,
+        timeout_ms: int | None = None,
+        on_connection: Callable[[bool], None] | None = None,
+    ) -> AsyncGenerator[Message, None]:
+        """Yield messages as they arrive, in order, without end; as `Client.messages`.
+
+        Python ends a loop that was left by ``break`` a moment later; to end it, and to have its
+        last acknowledgement sent, at a certain place use `contextlib.aclosing`. `close` does too.
+        """
+        loop = self._enter()
+        session = self._session
+        subscription = session.subscribe(
+            self._token,
+            window=window,
+            after=after,
+            now_ms=monotonic_ms(),
+            timeout_ms=timeout_ms or self._timeout_ms,
+        )
+        subscription.on_connection = on_connection
+        try:
+            while True:
+                if session.outgoing:
+                    self._enter()
+                if not subscription.done:
+                    await self._arrival(loop, subscription)
+                message = subscription.next(monotonic_ms())
+                yield message
+                if acknowledge:
+                    subscription.finish(message.seq, monotonic_ms())
+        finally:
+            await self._leave(subscription)
+
     async def users_on(self, *, timeout_ms: int | None = None) -> list[User]:
         """Return who is logged in, in order of login."""
         users: list[User] = []
@@ -252,6 +304,20 @@ class AsyncClient:
                 self._session.abandon(call)
                 raise
         return call.value()
+
+    async def _arrival(self, loop: asyncio.AbstractEventLoop, subscription: Subscription) -> None:
+        arrived: asyncio.Future[None] = loop.create_future()
+        subscription.on_done = lambda: None if arrived.done() else arrived.set_result(None)
+        await arrived
+
+    async def _leave(self, subscription: Subscription) -> None:
+        """End a subscription; wait a moment for the broker to have heard of it."""
+        calls = self._session.unsubscribe(subscription, monotonic_ms(), LEAVE_MS)
+        if calls:
+            loop = self._enter()
+            for call in calls:
+                with suppress(KotakError):
+                    await self._value(loop, call)
 
     async def _receipt(self, loop: asyncio.AbstractEventLoop, call: Call) -> Receipt:
         return read_receipt(await self._value(loop, call), call.message_id or "")

@@ -13,23 +13,37 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from math import ceil
+from threading import Event
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import zmq
 
+from broker.wire.limits import WINDOW_DEFAULT
 from clients import arguments, results
 from clients.arguments import Own
-from clients.errors import RequestError
+from clients.errors import KotakError, RequestError
 from clients.ids import MessageIds
 from clients.link import Link
 from clients.owner import Owner
 from clients.pump import Context, Pump, monotonic_ms
-from clients.results import Hello, Inbox, Login, Receipt, User, read, read_receipt, users_page
-from clients.session import PENDING_MAX, Call
+from clients.request import Call
+from clients.results import (
+    Hello,
+    Inbox,
+    Login,
+    Message,
+    Receipt,
+    User,
+    read,
+    read_receipt,
+    users_page,
+)
+from clients.session import PENDING_MAX
+from clients.subscription import Subscription
 
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:8890"
 #: Pipelined messages are handed to the socket so many at a time, as one ZeroMQ message.
@@ -38,6 +52,17 @@ BATCH_FRAMES: Final = 64
 SUBMITTED_MAX: Final = PENDING_MAX // 2
 #: The longest that one wait on the socket lasts: nothing hangs on it.
 _WAIT_MS_MAX: Final = 60_000
+#: ... where somebody may set `Client.messages`'s ``stop`` meanwhile.
+_STOP_MS: Final = 100
+#: Whoever leaves the messages waits so long for the last acknowledgement to be answered.
+LEAVE_MS: Final = 2_000
+
+
+class Awaited(Protocol):
+    """What a turn can wait for: a `Call`, or a `Subscription`."""
+
+    @property
+    def done(self) -> bool: ...
 
 
 class Pending:
@@ -119,6 +144,8 @@ class Client:
         if self._owner.forked:
             return  # the sockets are the parent's
         self._owner.check()
+        if self._session.subscription is not None:
+            self._leave(self._session.subscription)
         self._pump.close()
 
     # --- commands ----------------------------------------------------------------------------
@@ -233,6 +260,55 @@ class Client:
         args = arguments.acknowledge(seq)
         return read(results.cursor, self.request("ack", args, timeout_ms=timeout_ms))
 
+    def messages(
+        self,
+        *,
+        window: int = WINDOW_DEFAULT,
+        after: int | None = None,
+        acknowledge: bool = True,
+        timeout_ms: int | None = None,
+        stop: Event | None = None,
+        on_connection: Callable[[bool], None] | None = None,
+    ) -> Generator[Message, None, None]:
+        """Yield messages as they arrive, beginning with those that wait, in order, without end.
+
+        A message is acknowledged when the next one is asked for; one whose loop body was left by
+        ``break`` or an exception stays in the mailbox. With ``acknowledge=False`` call
+        `acknowledge` yourself: the broker sends no more than ``window`` (1 to 1000) messages ahead.
+        ``after``: begin behind that sequence, where it is above the cursor.
+
+        ``timeout_ms`` is for the broker's first answer; from then on lost connections and
+        restarted brokers are waited for without end, and ``on_connection`` is called with False and
+        True when messages stop and come again (it must not raise, nor use the client). Setting
+        ``stop``, from any thread, ends the loop. The client may be used within it; one loop a
+        client. It ends with the client at the latest, or with its last reference: to end it at a
+        certain place use `contextlib.closing`. Errors: `Unauthorized`, also when the session ends
+        later; `Busy`, `ConnectionFailed`, `RequestTimeout`.
+        """
+        self._owner.check()
+        session = self._session
+        subscription = session.subscribe(
+            self._token,
+            window=window,
+            after=after,
+            now_ms=monotonic_ms(),
+            timeout_ms=timeout_ms or self._timeout_ms,
+        )
+        subscription.on_connection = on_connection
+        wait_ms = _WAIT_MS_MAX if stop is None else _STOP_MS
+        try:
+            while stop is None or not stop.is_set():
+                if session.outgoing or not subscription.done:
+                    self._turn(subscription, wait_ms)
+                if subscription.done:
+                    message = subscription.next(monotonic_ms())
+                    yield message
+                    self._owner.check()
+                    if acknowledge:
+                        subscription.finish(message.seq, monotonic_ms())
+        finally:
+            self._leave(subscription)
+
     def users_on(self, *, timeout_ms: int | None = None) -> list[User]:
         """Return who is logged in, in order of login."""
         users: list[User] = []
@@ -308,13 +384,22 @@ class Client:
             raise
         return call.value()
 
-    def _turn(self, waits: Call | None = None) -> None:
+    def _leave(self, subscription: Subscription) -> None:
+        """End a subscription; wait a moment for the broker to have heard of it."""
+        if self._owner.forked:
+            return
+        self._owner.check()
+        for call in self._session.unsubscribe(subscription, monotonic_ms(), LEAVE_MS):
+            with suppress(KotakError):
+                self._value(call)
+
+    def _turn(self, waits: Awaited | None = None, at_most_ms: int = _WAIT_MS_MAX) -> None:
         """Send what there is and take in what has come; wait for it while ``waits`` is not done."""
         pump, session = self._pump, self._pump.session
         room = pump.turn()
         wait_ms = 0.0
         if waits is not None and not waits.done:  # the turn may have brought its end
-            wait_ms = min(max(session.due_ms - monotonic_ms(), 0), _WAIT_MS_MAX)
+            wait_ms = min(max(session.due_ms - monotonic_ms(), 0), at_most_ms)
         link = pump.link
         if link is None:
             time.sleep(wait_ms / 1000)

@@ -93,6 +93,17 @@ class Inbox(NamedTuple):
         return cls(fields["user"], fields["name"], messages, fields["more"], fields["cursor"])
 
 
+class Subscribed(NamedTuple):
+    """The answer to ``subscribe``: the number that its events bear, and the mailbox's cursor."""
+
+    subscription: int
+    cursor: int
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Subscribed:
+        return cls(fields["subscription"], fields["cursor"])
+
+
 class User(NamedTuple):
     """An account: the user name and the display name."""
 

@@ -24,11 +24,10 @@ from math import inf
 from typing import Any, Final
 
 from broker.wire.codec import unpack_reply
-from broker.wire.envelope import OK, decode_reply, encode_request, encoder
+from broker.wire.envelope import EVENT, OK, decode_reply, encode_request, encoder
 from broker.wire.errors import RETRYABLE, Code, WireError
 from broker.wire.limits import FRAME_BYTES_MAX, FRAMES_PER_MESSAGE_MAX, TEXT_BYTES_MAX
 from clients.errors import (
-    BadRequest,
     Busy,
     ClientClosed,
     ConnectionFailed,
@@ -38,6 +37,8 @@ from clients.errors import (
     TooLarge,
     from_wire,
 )
+from clients.request import UNENCODABLE, Call, check_text, unpackable
+from clients.subscription import Subscription
 
 #: Unanswered requests of one client: bounds what a reconnect repeats, and memory.
 PENDING_MAX: Final = 10_000
@@ -57,63 +58,6 @@ SLOW: Final = frozenset({"login", "auth", "register", "passwd", "user_add", "use
 ORDERED: Final = frozenset({"chat", "send"})
 #: What a repeated command is answered when its first copy, whose answer was lost, did the work.
 DONE_BEFORE: Final[Mapping[str, Code]] = {"logout": Code.UNAUTHORIZED}
-
-
-class Call:
-    """One request from its start to its answer. ``done`` with either ``result`` or ``error``."""
-
-    __slots__ = (
-        "command",
-        "deadline_ms",
-        "done",
-        "due_ms",
-        "error",
-        "frame",
-        "message_id",
-        "on_done",
-        "patience",
-        "probed",
-        "refusal",
-        "request_id",
-        "result",
-        "sends",
-        "tries",
-    )
-
-    def __init__(
-        self, request_id: int, command: str, frame: bytes, deadline_ms: float, due_ms: float
-    ) -> None:
-        self.request_id = request_id
-        self.command = command
-        self.frame = frame
-        self.deadline_ms = deadline_ms
-        #: When to look at it next: probe, repeat or expire.
-        self.due_ms = due_ms
-        self.message_id: str | None = None
-        self.done = False
-        self.result: dict[str, Any] = _NOTHING
-        self.error: KotakError | None = None
-        self.on_done: Callable[[Call], None] | None = None
-        #: How often it was handed to a connection that stood; 0: certainly not carried out.
-        self.sends = 0
-        #: How often the broker asked to repeat it.
-        self.tries = 0
-        self.patience = 1
-        self.probed = False
-        #: The last answer, where that was "repeat later" and the repetition is still to come.
-        self.refusal: RequestError | None = None
-
-    def value(self) -> dict[str, Any]:
-        """Return the result, or raise the error, of a call that is done."""
-        if self.error is not None:
-            raise self.error
-        return self.result
-
-
-_NOTHING: Final[dict[str, Any]] = {}
-
-#: What msgpack raises for arguments that it cannot carry.
-_UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 class Session:
@@ -141,6 +85,8 @@ class Session:
         self._connect_end_ms: float = inf
         self._probe_end_ms: float = inf
         self._hold_end_ms: float = 0  # chats wait until then; 0: they do not
+        self._subscription: Subscription | None = None
+        self._unsubscribe: Call | None = None
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -170,8 +116,8 @@ class Session:
         request_id = self._next_id
         try:
             frame = encode_request(self._encode, request_id, command, token, args)
-        except _UNENCODABLE as error:
-            raise _unpackable(error) from None
+        except UNENCODABLE as error:
+            raise unpackable(error) from None
         if len(frame) > FRAME_BYTES_MAX or len(self._pending) >= PENDING_MAX or self._closed:
             raise self._refuse(len(frame))
         self._next_id = request_id + 1
@@ -186,7 +132,7 @@ class Session:
             self.due_ms = due_ms
         if not self._up:
             if not self.wanted:
-                self._by(self._not_before_ms)
+                self.by(self._not_before_ms)
         elif not self._hold_end_ms or command not in ORDERED:
             self._outgoing.append(call)
         return call
@@ -204,7 +150,7 @@ class Session:
         """As `start`, for one message; its text is measured before anything is sent."""
         # Four bytes is the longest character: most texts are judged without being encoded.
         if type(text) is not str or len(text) * 4 > TEXT_BYTES_MAX:
-            _check_text(text)
+            check_text(text)
         call = self.start(
             "chat", token, {"to": to, "text": text, "id": message_id}, now_ms, timeout_ms
         )
@@ -220,6 +166,9 @@ class Session:
         """Fail every unanswered call with `ClientClosed`, and every later one."""
         self._closed = True
         self.wanted, self._up, self.due_ms = 0, False, inf
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            subscription.fail(ClientClosed("the client was closed"))
         self.fail_all(lambda: ClientClosed("the client was closed while the request was waiting"))
 
     def fail_all(self, error: Callable[[], KotakError]) -> None:
@@ -241,6 +190,58 @@ class Session:
             f"{PENDING_MAX} requests of this client are unanswered: wait for some of them",
             BACKOFF_MS,
         )
+
+    # --- the subscription --------------------------------------------------------------------
+
+    @property
+    def subscription(self) -> Subscription | None:
+        """The one that is held, if any."""
+        return self._subscription
+
+    def subscribe(
+        self,
+        token: str | None,
+        *,
+        window: int,
+        after: int | None,
+        now_ms: float,
+        timeout_ms: float,
+    ) -> Subscription:
+        """Begin to receive messages; ``timeout_ms`` is for the first answer only.
+
+        Errors, at once: `Busy` where a subscription is held already, and as `start`.
+        """
+        if self._subscription is not None:
+            raise Busy(
+                Code.BUSY,
+                "this client receives messages already: leave that loop first, or make another "
+                "client",
+            )
+        if self._unsubscribe is not None:
+            self.abandon(self._unsubscribe)  # repeated late, it would end the new one
+        subscription = Subscription(self, token, window=window, after=after)
+        subscription.begin(now_ms, timeout_ms)
+        self._subscription = subscription
+        self.by(subscription.due_ms)
+        return subscription
+
+    def unsubscribe(
+        self, subscription: Subscription, now_ms: float, timeout_ms: float
+    ) -> list[Call]:
+        """Receive no more; return the requests that say so to the broker, as one may wait for.
+
+        None where the subscription is not held any more, or no connection stands.
+        """
+        if self._subscription is not subscription:
+            return []
+        self._subscription = None
+        calls = subscription.leave(now_ms, timeout_ms)
+        if not self._up:
+            for call in calls:
+                self.abandon(call)
+            return []
+        self._unsubscribe = calls[-1] if calls else None
+        return calls
 
     # --- frames ------------------------------------------------------------------------------
 
@@ -275,7 +276,10 @@ class Session:
             try:
                 request_id, status, body = unpack_reply(frame)
                 if status != OK or type(request_id) is not int or type(body) is not dict:
-                    self._received_other(frame, now_ms)
+                    if status == EVENT and request_id is None:
+                        self._received_event(body)
+                    else:
+                        self._received_other(frame, now_ms)
                     continue
             except (WireError, TypeError, ValueError):
                 self.lost(now_ms, "the peer's answer is not Kotak's protocol")
@@ -289,9 +293,15 @@ class Session:
         if heard:
             self._attempts = 0
             self._probe_end_ms = inf
+            if self._subscription is not None:
+                self._subscription.advance(now_ms)
+
+    def _received_event(self, body: Mapping[str, Any]) -> None:
+        if self._subscription is not None:
+            self._subscription.received(body)
 
     def _received_other(self, frame: bytes, now_ms: float) -> None:
-        """Take in an ERROR reply; leave alone what this version does not know (pushed events)."""
+        """Take in an ERROR reply; one without an id belongs to no request of ours."""
         reply = decode_reply(frame)
         if reply.error is not None and reply.request_id is not None:
             call = self._pending.get(reply.request_id)
@@ -304,7 +314,7 @@ class Session:
         """Repeat the call later, or fail it."""
         if call.sends > 1 and DONE_BEFORE.get(call.command) is error.code:
             self._pending.pop(call.request_id)
-            _finish(call)
+            call.finish()
             return
         call.tries += 1
         again_ms = now_ms + self._delay(error.retry_after_ms, call.tries)
@@ -318,12 +328,12 @@ class Session:
             self._hold(again_ms)
         else:
             call.due_ms = again_ms
-        self._by(again_ms)
+        self.by(again_ms)
 
     def _fail(self, call: Call, error: KotakError) -> None:
         self._pending.pop(call.request_id, None)
         call.error = error
-        _finish(call)
+        call.finish()
 
     # --- the connection ----------------------------------------------------------------------
 
@@ -346,7 +356,9 @@ class Session:
         self._probe_end_ms = self._connect_end_ms = inf
         self._attempts += 1
         self._not_before_ms = now_ms + self._delay(None, self._attempts)
-        self._by(self._not_before_ms)
+        self.by(self._not_before_ms)
+        if self._subscription is not None:
+            self._subscription.lost(now_ms)
 
     def _open(self, now_ms: float) -> None:
         self._connections += 1
@@ -373,18 +385,23 @@ class Session:
         if self._hold_end_ms and now_ms >= self._hold_end_ms:
             self._hold_end_ms = 0
             self._repeat_chats(0, now_ms)
+        if self._subscription is not None:
+            self._subscription.advance(now_ms)
         soonest_ms = self._look_through(now_ms)
         if self._pending and not self.wanted:
             if now_ms >= self._not_before_ms:
                 self._open(now_ms)
             else:
                 soonest_ms = min(soonest_ms, self._not_before_ms)
+        if self._subscription is not None:
+            soonest_ms = min(soonest_ms, self._subscription.due_ms)
         soonest_ms = min(
             soonest_ms, self._probe_end_ms, self._connect_end_ms, self._hold_end_ms or inf
         )
         self.due_ms = max(soonest_ms, now_ms + GRAIN_MS)
 
-    def _by(self, at_ms: float) -> None:
+    def by(self, at_ms: float) -> None:
+        """Have `tick` called at ``at_ms`` at the latest."""
         self.due_ms = min(self.due_ms, at_ms)
 
     def _look_through(self, now_ms: float) -> float:
@@ -434,7 +451,7 @@ class Session:
         call.refusal = None
         call.probed = False
         call.due_ms = min(now_ms + self._retry_ms * call.patience, call.deadline_ms)
-        self._by(call.due_ms)
+        self.by(call.due_ms)
         self._outgoing.append(call)
 
     def _hold(self, until_ms: float) -> None:
@@ -469,30 +486,3 @@ class Session:
             f"carried out is unknown, and repeating it{same} is safe",
             message_id=call.message_id,
         )
-
-
-def _finish(call: Call) -> None:
-    call.done = True
-    if call.on_done is not None:
-        call.on_done(call)
-
-
-def _check_text(text: object) -> None:
-    if not isinstance(text, str):
-        raise BadRequest(Code.BAD_REQUEST, "'text' must be a string")
-    text_bytes = len(text.encode(errors="replace"))
-    if text_bytes > TEXT_BYTES_MAX:
-        raise TooLarge(
-            Code.TOO_LARGE,
-            f"'text' has {text_bytes} bytes of UTF-8, {TEXT_BYTES_MAX} at most are taken: "
-            "send it in parts",
-        )
-
-
-def _unpackable(error: Exception) -> BadRequest:
-    """Name the kind of error only: its text may quote the arguments, and they hold secrets."""
-    return BadRequest(
-        Code.BAD_REQUEST,
-        f"the arguments cannot be encoded ({type(error).__name__}): use strings of valid Unicode, "
-        "integers, None, lists and dicts",
-    )

@@ -22,7 +22,8 @@ from clients.errors import (
     TooLarge,
     Unavailable,
 )
-from clients.session import BACKOFF_MS_MAX, CONNECT_MS, PENDING_MAX, Call, Session
+from clients.request import Call
+from clients.session import BACKOFF_MS_MAX, CONNECT_MS, PENDING_MAX, Session
 
 RETRY_MS = 1_000
 TIMEOUT_MS = 30_000
