@@ -58,6 +58,8 @@ class Link:
                 name = f"inproc://kotak.client.{next(_monitor_numbers)}"
                 self.monitor = self.socket.get_monitor_socket(_EVENTS, name)
                 self.monitor.linger = 0
+            # Only where it is asked for: with IPv6 on, a name is looked for there first.
+            self.socket.setsockopt(zmq.IPV6, int("[" in address))
             self.socket.connect(address)
         except BaseException:
             self.close()

@@ -182,6 +182,11 @@ class Server:
         count("kotak_replies_dropped", "Replies lost", lambda: dict(dropped), label="reason")
         gauge("kotak_mailboxes", "Mailboxes", lambda: len(store.mailboxes))
         gauge("kotak_waiting_messages", "Not yet acknowledged", store.mailboxes.waiting)
+        gauge(
+            "kotak_subscriptions",
+            "Peers that messages are pushed to",
+            lambda: service.subscriptions,
+        )
         count("kotak_log_lines_dropped", "Log lines lost: nobody read them", logs.dropped)
         gauge("kotak_text_connections", "Text connections open", lambda: text.figure("connections"))
         for figure, meaning in _TEXT_COUNTERS.items():

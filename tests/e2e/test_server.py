@@ -568,6 +568,7 @@ def test_the_pages_for_the_operator_show_what_happened(data: Path) -> None:
         assert broker.metric('kotak_refusals_total{code="no_such_user"}') == 1
         eventually(lambda: broker.metric("kotak_waiting_messages") == 0)
         assert broker.metric("kotak_mailboxes") == 4
+        assert broker.metric("kotak_subscriptions") == 0
         assert broker.metric("kotak_text_connections") == 1
         assert broker.metric("kotak_text_lines_total") == 2
         for quiet in ("refused", "unread", "untaken", "faults"):
