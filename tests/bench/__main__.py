@@ -16,7 +16,7 @@ from tests.bench.options import Options, parse
 from tests.bench.plots import draw
 from tests.bench.profiling import Profiler, ProfilerError
 from tests.bench.scenarios import SCENARIOS, Bench
-from tests.bench.show import ratio_table, table
+from tests.bench.show import error_console, ratio_table, table
 from tests.load.broker_process import BrokerError
 from tests.load.doors import UnreachableError
 
@@ -29,7 +29,7 @@ def main() -> int:
     if options is None:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave no broker behind
-    notes = Console(stderr=True)
+    notes = error_console()
     try:
         results = options.measured if options.measured is not None else _measure(options, notes)
     except (CrewError, BrokerError, UnreachableError, ProfilerError, RuntimeError) as error:

@@ -7,6 +7,8 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Barrier
 from threading import BrokenBarrierError
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +20,9 @@ SETUP_SECONDS_MAX: Final = 300.0
 #: The longest phase, a fill of a million messages on a slow machine included.
 WORK_SECONDS_MAX: Final = 900.0
 _JOIN_SECONDS: Final = 10.0
+#: How often the parent looks at its processes, and how long a full barrier takes to open.
+_LOOK_SECONDS: Final = 0.002
+_LEAVE_SECONDS_MAX: Final = 10.0
 
 
 class CrewError(Exception):
@@ -114,17 +119,27 @@ def carry_out(
     Errors: `CrewError`.
     """
     gate = _Gate(len(parts))
-    with _processes(parts, gate):
+    with _processes(parts, gate) as processes:
         try:
-            gate.start.wait(SETUP_SECONDS_MAX)
+            _join(gate.start, processes)
             broker_s, busy_s = broker.cpu_seconds(), busy_seconds()
             begun()
-            gate.end.wait(WORK_SECONDS_MAX)
+            _join(gate.end, processes)
             broker_s, busy_s = broker.cpu_seconds() - broker_s, busy_seconds() - busy_s
             reports = [gate.reports.get() for _ in parts]
         except BrokenBarrierError:
             raise CrewError(_why(gate, broker)) from None
     return _measured(reports, broker_s, busy_s)
+
+
+def _join(barrier: Barrier, processes: Sequence[SpawnProcess]) -> None:
+    """Wait until all others are there. Errors: `BrokenBarrierError`, `CrewError`."""
+    while barrier.n_waiting < len(processes) and not barrier.broken:
+        time.sleep(_LOOK_SECONDS)
+        for process in processes:
+            if process.exitcode:
+                raise CrewError(f"a client process ended with code {process.exitcode}, see above")
+    barrier.wait(_LEAVE_SECONDS_MAX)
 
 
 def _why(gate: _Gate, broker: MeasuredBroker) -> str:
@@ -134,7 +149,7 @@ def _why(gate: _Gate, broker: MeasuredBroker) -> str:
 
 
 @contextmanager
-def _processes(parts: Sequence[Part], gate: _Gate) -> Iterator[None]:
+def _processes(parts: Sequence[Part], gate: _Gate) -> Iterator[list[SpawnProcess]]:
     """Run all parts; whatever happens, none of them outlives the phase."""
     processes = [
         CONTEXT.Process(target=_play, args=(part, gate, arguments), daemon=True)
@@ -143,7 +158,7 @@ def _processes(parts: Sequence[Part], gate: _Gate) -> Iterator[None]:
     try:
         for process in processes:
             process.start()
-        yield
+        yield processes
         for process in processes:
             process.join(_JOIN_SECONDS)
     finally:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tests.bench.figures import CIRCUMSTANCES, COLUMNS, RATES, Figures, Result
 
+_FILE_COLUMNS = 120
 #: Ratios this near to 1 are the machine's mood.
 _NOISE = 0.05
 #: More foreign CPU than this, in cores, spoils a measurement.
 FOREIGN_CORES_MAX = 0.2
+
+
+def error_console() -> Console:
+    """Return the console on standard error; into a file it writes whole tables."""
+    tty = sys.stderr.isatty()
+    return Console(stderr=True, width=None if tty else _FILE_COLUMNS)
 
 
 def table(results: Sequence[Result]) -> Table:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,7 +23,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.machine import ROOT
+from tests.bench.machine import ROOT, busy_seconds
+from tests.bench.show import error_console
 
 OURS: Final = ROOT / "scripts" / "peer_kotak.py"
 #: The driver's figures, and what to call them. Each is a median over the alternations.
@@ -41,6 +45,13 @@ FIGURES: Final[Mapping[str, str]] = {
 _TRIAL_SHARE: Final = 0.1
 _TRIAL_MESSAGES: Final = 500
 _RUN_SECONDS_MAX: Final = 600.0
+#: A peer's server gets 15 s to end.
+_STOP_SECONDS_MAX: Final = 30.0
+#: How long a run waits for others to leave the machine alone, and how long a look at that takes.
+QUIET_SECONDS_MAX: Final = 60.0
+_LOOK_SECONDS: Final = 0.5
+#: Pairs taken again for each that is wanted.
+_AGAIN: Final = 2
 
 Line = dict[str, Any]
 
@@ -79,12 +90,12 @@ class Contest:
     say: Callable[[str], None]
 
     def run(self, where: Where, ours: Contender, theirs: Contender) -> Iterator[tuple[Line, Line]]:
-        """Yield pairs of lines; a pair that others disturbed is taken again, once each.
+        """Yield pairs of lines; a pair that others disturbed is taken again, within limits.
 
         Errors: `VersusError`.
         """
         amounts = {each.name: self._amount(where, each) for each in (ours, theirs)}
-        again = self.alternations
+        again = self.alternations * _AGAIN
         done = 0
         while done < self.alternations:
             self.say(f"{where}: {done + 1} of {self.alternations}")
@@ -112,21 +123,45 @@ class Contest:
             trial = max(trial * 2, int(wanted * 2 * _TRIAL_SHARE))
 
     def _point(self, where: Where, who: Contender, messages: int) -> Line:
+        wait_until_quiet(self.foreign_max)
         command = [
             *(sys.executable, str(self.driver), *who.words),
             *("--producers", str(where.senders), "--window", str(where.window)),
             *("--messages", str(messages), "--drain-cap", str(self.drain_max)),
         ]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_RUN_SECONDS_MAX
-        )
+        said, complaints = _run(command)
         try:
-            line: Line = json.loads(done.stdout.splitlines()[-1])
+            line: Line = json.loads(said.splitlines()[-1])
         except (IndexError, ValueError):
-            raise VersusError(f"{who.name}: {done.stderr.strip()[-500:]}") from None
+            raise VersusError(f"{who.name}: {complaints.strip()[-500:]}") from None
         if "error" in line:
             raise VersusError(f"{who.name}: {line['error']}\n{line.get('log', '')[-500:]}")
         return line
+
+
+def _run(command: Sequence[str]) -> tuple[str, str]:
+    """Run the driver. However this ends, it gets the time to stop its server and its clients."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            return process.communicate(timeout=_RUN_SECONDS_MAX)
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=_STOP_SECONDS_MAX)
+            process.kill()
+            raise
+
+
+def wait_until_quiet(cores_max: float, *, seconds_max: float = QUIET_SECONDS_MAX) -> None:
+    """Wait until others leave the machine alone, but not for ever."""
+    until = time.monotonic() + seconds_max
+    while time.monotonic() < until:
+        busy, began = busy_seconds(), time.monotonic()
+        time.sleep(_LOOK_SECONDS)
+        if (busy_seconds() - busy) / (time.monotonic() - began) <= cores_max:
+            return
 
 
 class Comparison(NamedTuple):
@@ -208,9 +243,10 @@ def _where(word: str) -> Where:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Return 0, or 1 where a run failed. Every run is a JSON line on stdout, as is each result."""
+    """Return 0, 1 where a run failed, 130 after Ctrl-C. Runs and results are JSON lines."""
     given = _parse(words)
-    notes = Console(stderr=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave no server behind
+    notes = error_console()
     contest = Contest(
         driver=given.peers / "peers.py",
         alternations=given.alternations,
@@ -227,6 +263,9 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         for where in given.point or [Where(2, 100)]:
             _contend(contest, where, (ours, theirs), notes)
+    except KeyboardInterrupt:
+        notes.print("versus: interrupted")
+        return 130
     except (VersusError, subprocess.TimeoutExpired) as error:
         notes.print(f"versus: {error}", style="red", markup=False, soft_wrap=True)
         return 1
