@@ -29,6 +29,7 @@ messages:
   login USER                log in; the next commands act as USER, until logout
   send USER TEXT            put a message into USER's mailbox (also: chat)
   inbox                     show what waits for you, and take it (also: kotakmasuk)
+  watch                     show messages as they arrive, and take them, until Ctrl-C
   who                       list the users who are logged in (also: user_on)
   logout                    end the session
   whoami                    say who is logged in here

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
-from threading import Timer
+from collections.abc import Callable, Generator, Iterator
+from threading import Event, Timer
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self
 
-from broker.wire.limits import INBOX_MESSAGES_MAX
+from broker.wire.limits import INBOX_MESSAGES_MAX, WINDOW_DEFAULT, WINDOW_MAX
 from clients.display import safe_line
 from clients.errors import InternalError, KotakError, RequestError, Unavailable
-from clients.results import Inbox, Login, Receipt, User
+from clients.results import Inbox, Login, Message, Receipt, User
 
 #: Silence up to here passes for speed; after it, a person wants to know what is going on.
 NOTICE_AFTER_S: Final = 1.0
@@ -20,6 +20,12 @@ NOTICE_AFTER_S: Final = 1.0
 MAY_BE_STORED: Final = (Unavailable, InternalError)
 #: Messages that one command shows: a mailbox that fills as fast as it is read must not hold it.
 MESSAGES_PER_RUN_MAX: Final = 10_000
+#: Whoever keeps what is pushed subscribes again after so much, or the broker would wait for an
+#: acknowledgement; each message counts as its text and `KEPT_BYTES_EACH`. Half of what it allows.
+KEPT_BYTES_MAX: Final = 500_000
+KEPT_BYTES_EACH: Final = 2 * KEPT_BYTES_MAX // WINDOW_MAX
+#: ... and then has patience: a broker that was there comes back.
+RENEWAL_MS: Final = 24 * 60 * 60 * 1_000
 
 
 class Calls(Protocol):
@@ -40,6 +46,16 @@ class Calls(Protocol):
     ) -> Receipt: ...
     def inbox(self, *, limit: int = 100, after: int | None = None) -> Inbox: ...
     def acknowledge(self, seq: int) -> int: ...
+    def messages(
+        self,
+        *,
+        window: int = ...,
+        after: int | None = None,
+        acknowledge: bool = True,
+        timeout_ms: int | None = None,
+        stop: Event | None = None,
+        on_connection: Callable[[bool], None] | None = None,
+    ) -> Generator[Message, None, None]: ...
     def users_on(self) -> list[User]: ...
     def register(self, user: str, password: str, *, name: str | None = None) -> object: ...
     def change_password(self, old: str, new: str) -> None: ...
@@ -85,6 +101,37 @@ def read_inbox(
                 client.acknowledge(after)
         if not page.more or count >= messages_max:
             return Shown(count, page.more)
+
+
+def watch_inbox(
+    client: Calls,
+    show: Callable[[Message], None],
+    *,
+    on_connection: Callable[[bool], None],
+    keep: bool = False,
+) -> None:
+    """Hand each message to ``show`` as it arrives, and acknowledge it after that. Without end.
+
+    ``keep`` acknowledges nothing. Errors: what ``show`` raises, and `KotakError`.
+    """
+    after, timeout_ms, more = None, None, True
+    while more:
+        kept_bytes, more = 0, False
+        arriving = client.messages(
+            window=WINDOW_MAX if keep else WINDOW_DEFAULT,
+            after=after,
+            acknowledge=not keep,
+            timeout_ms=timeout_ms,
+            on_connection=on_connection,
+        )
+        with contextlib.closing(arriving):
+            for message in arriving:
+                show(message)
+                after = message.seq
+                kept_bytes += KEPT_BYTES_EACH + len(message.text.encode())
+                if keep and kept_bytes >= KEPT_BYTES_MAX:
+                    timeout_ms, more = RENEWAL_MS, True
+                    break
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from broker.wire.commands import ALIASES
 from clients.calls import MAY_BE_STORED, Calls, read_inbox, sentence, waiting_notice
 from clients.display import message_text, person, safe_line
 from clients.errors import KotakError, Unauthorized
-from clients.results import Inbox
+from clients.results import Inbox, Message
 
 NOT_AUTHORIZED: Final = "Error, not authorized"
 UNKNOWN_COMMAND: Final = "*Maaf, command tidak benar"
@@ -32,6 +32,7 @@ HELP: Final = """\
 login USER             log in; the password is asked for, hidden (also: login USER PASSWORD)
 chat USER TEXT...      send a message
 kotakmasuk             show the waiting messages; they are then gone from the inbox
+                       (at a terminal, messages also appear as they arrive)
 user_on                list the users who are logged in
 logout                 end the session
 quit, Ctrl-D           end every session of this chat and leave
@@ -82,10 +83,13 @@ class Chat:
         self._opened: list[str] = []
         self._unanswered: Unanswered | None = None
         self.address = address
-        self._token: str | None = None
+        #: The session of who is logged in. A secret.
+        self.token: str | None = None
         #: Who is logged in, as `person`; empty where nobody is.
         self.who = ""
         self._user = ""
+        #: The display name of who is logged in.
+        self.reader = ""
         #: User names seen, for completion. A dict keeps their order.
         self.names: dict[str, None] = {}
         #: Whether any line so far ended in an error.
@@ -93,7 +97,7 @@ class Chat:
 
     @property
     def prompt(self) -> str:
-        return f"Command {short_token(self._token)}:"
+        return f"Command {short_token(self.token)}:"
 
     def handle(self, line: str) -> bool:
         """Carry out one line; False when the user wants to leave. Raises nothing of Kotak's."""
@@ -107,11 +111,16 @@ class Chat:
             self._fail(UNKNOWN_COMMAND)
         elif len(words) < command.words_min:
             self._fail(TOO_FEW_WORDS)
-        elif command.needs_login and not self._token:
+        elif command.needs_login and not self.token:
             self._fail(NOT_AUTHORIZED)
         else:
             self._attempt(command, words)
         return True
+
+    def show(self, message: Message, *, reader: str) -> None:
+        """Say one message to the user whose display name is ``reader``."""
+        self._remember(message.sender)
+        self._say(message_text(message, reader))
 
     def end_sessions(self, reopen: Callable[[str], Calls]) -> None:
         """End every session that this chat opened; the first one that fails ends the attempt.
@@ -140,8 +149,8 @@ class Chat:
             self._fail("Error, the line is not valid UTF-8")
 
     def _forget_session(self) -> None:
-        self._opened = [token for token in self._opened if token != self._token]
-        self._token = None
+        self._opened = [token for token in self._opened if token != self.token]
+        self.token = None
         self.who = self._user = ""
 
     def _login(self, words: list[str]) -> None:
@@ -157,9 +166,10 @@ class Chat:
             password = typed
         with self._waiting():
             answer = self._client.login(user, password)
-        self._token = answer.token
+        self.token = answer.token
         self._opened = [*self._opened, answer.token][-SESSIONS_MAX:]
         self._user, self.who = answer.user, person(answer.user, answer.name)
+        self.reader = answer.name or answer.user
         self._remember(answer.user)
         self._say(f"username {safe_line(answer.user)} logged in, token {short_token(answer.token)}")
 
@@ -187,8 +197,7 @@ class Chat:
 
     def _show(self, page: Inbox) -> None:
         for message in page.messages:
-            self._remember(message.sender)
-            self._say(message_text(message, page.name or page.user))
+            self.show(message, reader=page.name or page.user)
 
     def _user_on(self, _words: list[str]) -> None:
         with self._waiting():

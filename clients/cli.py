@@ -142,6 +142,12 @@ def _add_mail_commands(add: _Add) -> None:
         help=f"show N messages at most (default: {MESSAGES_PER_RUN_MAX})",
     )
 
+    parser = add(
+        commands.watch, "show messages as they arrive, and acknowledge them; Ctrl-C ends it"
+    )
+    parser.add_argument("--keep", action="store_true", help="show without acknowledging")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
     parser = add(commands.who, "list the users who are logged in", "user_on")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 

@@ -25,6 +25,7 @@ from clients.calls import (
     Connect,
     read_inbox,
     waiting_notice,
+    watch_inbox,
 )
 from clients.display import (
     message_json,
@@ -35,7 +36,7 @@ from clients.display import (
 )
 from clients.errors import ConnectionFailed, KotakError, Unauthorized
 from clients.password_input import read_password
-from clients.results import Inbox
+from clients.results import Inbox, Message
 from clients.session_file import (
     SavedSession,
     SessionFileError,
@@ -254,6 +255,35 @@ def _show_page(page: Inbox, *, as_json: bool) -> None:
     for message in page.messages:
         write_line(message_json(message) if as_json else message_text(message, reader))
     require_reader()
+
+
+def watch(call: Invocation) -> None:
+    """``kotak watch``: write messages as they arrive, until Ctrl-C; acknowledge what was written.
+
+    Errors: `KotakError`, `NotLoggedInError`, `OSError` when the output fails: the message that was
+    being written then stays in the mailbox (docs/PROTOCOL.md, "subscribe").
+    """
+    saved = call.session()
+    reader = saved.name or saved.user
+    as_json: bool = call.args.json
+
+    def show(message: Message) -> None:
+        write_line(message_json(message) if as_json else message_text(message, reader))
+        require_reader()
+
+    def note_connection(up: bool) -> None:  # noqa: FBT001 - a callback's only argument
+        where = safe_line(call.address)
+        say = f"the broker at {where} is back" if up else f"waiting for the broker at {where}"
+        with contextlib.suppress(OSError, ValueError):  # nobody is left to read it
+            note(say)
+
+    with call.open(saved.token) as client:
+        with call.waiting():
+            client.ping()  # says early that the session, or the broker, is gone
+        if not as_json:
+            note(f"messages to {person(saved.user, saved.name)} as they arrive; Ctrl-C to end")
+        with contextlib.suppress(KeyboardInterrupt):
+            watch_inbox(client, show, on_connection=note_connection, keep=call.args.keep)
 
 
 def who(call: Invocation) -> None:

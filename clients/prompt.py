@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from prompt_toolkit import PromptSession, prompt
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.patch_stdout import patch_stdout
 
 from broker.wire.commands import ALIASES
 from clients.calls import Calls
 from clients.chat import Chat
 from clients.commands import write_line
 from clients.display import safe_line
+from clients.live import LiveInbox
 
 _WORDS = sorted([*Chat.COMMANDS, *ALIASES, "quit"])
 _LOGIN = {"login", "auth"}
@@ -66,7 +69,7 @@ def run_chat(open_client: Callable[[str | None], Calls], address: str) -> int:
         chat = Chat(client, address, say=write_line, ask_password=ask_password)
         try:
             if at_terminal:
-                _run_terminal(chat)
+                _run_terminal(chat, LiveInbox(open_client, write_line))
             else:
                 _run_lines(chat)
         finally:
@@ -80,11 +83,16 @@ def _run_lines(chat: Chat) -> None:
             return
 
 
-def _run_terminal(chat: Chat) -> None:
-    write_line(f"Kotak at {safe_line(chat.address)}. Type help for the commands, quit to leave.")
-    for line in _typed_lines(chat):
-        if not _handle(chat, line):
-            return
+def _run_terminal(chat: Chat, live: LiveInbox) -> None:
+    # Under the patch, what is written while somebody types appears above the line being typed.
+    with patch_stdout(), live:
+        write_line(
+            f"Kotak at {safe_line(chat.address)}. Type help for the commands, quit to leave."
+        )
+        for line in _typed_lines(chat):
+            if not _handle(chat, line):
+                return
+            live.follow(chat.token, partial(chat.show, reader=chat.reader))
 
 
 def _handle(chat: Chat, line: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Generator
+from threading import Event
 from typing import Self
 
 from broker.wire.errors import Code, WireError
@@ -119,6 +121,37 @@ class FakeClient:
         user = self._user()
         self._broker.cursors[user] = max(self._broker.cursors[user], seq)
         return self._broker.cursors[user]
+
+    def messages(
+        self,
+        *,
+        window: int = 100,
+        after: int | None = None,
+        acknowledge: bool = True,
+        timeout_ms: int | None = None,
+        stop: Event | None = None,
+        on_connection: Callable[[bool], None] | None = None,
+    ) -> Generator[Message, None, None]:
+        """Yield what waits, then what arrives until ``stop`` is set; without it, end there.
+
+        Before it ends the connection breaks and comes back, for whoever wants to know.
+        """
+        self._call("messages")
+        user = self._user()
+        last = max(self._broker.cursors[user], after or 0)
+        while True:
+            for message in [m for m in self._broker.mailboxes[user] if m.seq > last]:
+                yield message
+                last = message.seq
+                if acknowledge:
+                    self._broker.cursors[user] = last
+            if stop is None or stop.wait(0.02):
+                break
+            self._user()
+        if on_connection is not None:
+            on_connection(False)
+            on_connection(True)
+        self._call("messages end")
 
     def users_on(self) -> list[User]:
         self._call("users_on")

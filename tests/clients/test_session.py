@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import msgpack
 import pytest
 
 from broker.wire import limits
-from broker.wire.envelope import decode_request, encode_error, encode_ok, encoder
+from broker.wire.envelope import encode_error, encoder
 from broker.wire.errors import Code, WireError
 from clients.errors import (
     BadRequest,
@@ -23,68 +20,8 @@ from clients.errors import (
     Unavailable,
 )
 from clients.request import Call
-from clients.session import BACKOFF_MS_MAX, CONNECT_MS, PENDING_MAX, Session
-
-RETRY_MS = 1_000
-TIMEOUT_MS = 30_000
-_encode = encoder()
-
-
-class Bench:
-    """A session, its clock, and the connection that a real client would hold for it."""
-
-    def __init__(self, *, random: float = 1.0, connect: bool = True) -> None:
-        self.now: float = 1_000_000
-        self.session = Session("tcp://fake:1", retry_ms=RETRY_MS, random=lambda: random)
-        self._connect = connect
-
-    def chat(self, text: str = "hi", *, timeout_ms: float = TIMEOUT_MS) -> Call:
-        return self.session.chat(
-            "fadly",
-            text,
-            message_id=f"id-{text}",
-            token="t",
-            now_ms=self.now,
-            timeout_ms=timeout_ms,
-        )
-
-    def call(self, command: str = "ack", *, timeout_ms: float = TIMEOUT_MS) -> Call:
-        return self.session.start(command, "t", {}, self.now, timeout_ms)
-
-    def turn(self, advance_ms: float = 0) -> list[tuple[str, int]]:
-        """Let time pass; connect where wanted; return (command, request id) of what was sent."""
-        self.now += advance_ms
-        before = self.session.wanted
-        self.session.tick(self.now)
-        if self._connect and self.session.wanted and self.session.wanted != before:
-            self.session.connected(self.now)
-        sent = []
-        while frames := self.session.take():
-            requests = [decode_request(frame) for frame in frames]
-            sent += [(request[1], request[0]) for request in requests]
-        return sent
-
-    def ids(self, advance_ms: float = 0) -> list[int]:
-        return [request_id for _, request_id in self.turn(advance_ms)]
-
-    def wait_for_send(self, *, at_most_ms: float) -> tuple[float, list[tuple[str, int]]]:
-        """Go from timer to timer until something is sent; return after how long, and what."""
-        begin = self.now
-        while self.now - begin <= at_most_ms:
-            sent = self.turn(max(self.session.due_ms - self.now, 0))
-            if sent:
-                return self.now - begin, sent
-        raise AssertionError("nothing was sent")
-
-    def ok(self, request_id: int, result: Mapping[str, Any] | None = None) -> None:
-        self.raw(encode_ok(_encode, request_id, result or {}))
-
-    def error(self, call: Call, code: Code, retry_after_ms: int | None = None) -> None:
-        error = WireError(code, "because", retry_after_ms)
-        self.raw(encode_error(_encode, call.request_id, error))
-
-    def raw(self, *frames: bytes) -> None:
-        self.session.received(frames, self.now)
+from clients.session import BACKOFF_MS_MAX, CONNECT_MS, PENDING_MAX
+from tests.clients.session_bench import RETRY_MS, Bench
 
 
 def test_a_request_is_sent_once_connected_and_answered_by_its_id() -> None:
@@ -186,7 +123,7 @@ def test_a_reply_without_an_id_disturbs_nobody() -> None:
     call = bench.call()
     bench.turn()
     bench.raw(
-        encode_error(_encode, None, WireError(Code.BAD_REQUEST, "too many frames")),
+        encode_error(encoder(), None, WireError(Code.BAD_REQUEST, "too many frames")),
         msgpack.packb([None, "OK", {}]),
     )
     assert bench.session.wanted == 1

@@ -1,0 +1,71 @@
+"""Shows the messages of the chat's user as they arrive, while its prompt waits for the next line.
+
+A blocking client belongs to its thread, so the messages have a thread and a client of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from threading import Event, Thread
+from types import TracebackType
+from typing import Self
+
+from clients.calls import Calls, sentence
+from clients.errors import KotakError, Unauthorized
+from clients.results import Message
+
+
+class LiveInbox:
+    """Follows one session at a time. A message counts as read once it was shown."""
+
+    def __init__(self, open_client: Callable[[str], Calls], say: Callable[[str], None]) -> None:
+        self._open_client = open_client
+        self._say = say
+        self._token: str | None = None
+        self._thread: Thread | None = None
+        self._stop = Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.follow(None, lambda _: None)
+
+    def follow(self, token: str | None, show: Callable[[Message], None]) -> None:
+        """Hand what arrives for the session of ``token`` to ``show``, in a thread; None: nobody's.
+
+        The session that was followed before is left, unless it is the same one.
+        """
+        if token == self._token:
+            return
+        if self._thread is not None:
+            self._stop.set()
+            self._thread.join()
+            self._thread = None
+        self._token = token
+        if token is not None:
+            self._stop = Event()
+            self._thread = Thread(target=self._run, args=(token, show, self._stop), daemon=True)
+            self._thread.start()
+
+    def _run(self, token: str, show: Callable[[Message], None], stop: Event) -> None:
+        try:
+            with (
+                self._open_client(token) as client,
+                closing(client.messages(stop=stop)) as arriving,
+            ):
+                for message in arriving:
+                    show(message)
+        except Unauthorized:
+            pass  # the chat's next command says so
+        except KotakError as error:
+            self._say(
+                f"Error, {sentence(error)}; messages are not shown as they arrive any longer, "
+                "kotakmasuk shows them"
+            )
