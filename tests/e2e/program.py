@@ -17,6 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, NamedTuple, Self, TypeVar
 
+import pytest
+
+from broker.wire.errors import Code
+from clients import Client
+from clients.errors import RequestError
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 #: For what takes a moment on an idle machine.
 PATIENCE_S: Final = 60.0
@@ -193,6 +199,20 @@ def eventually(look: Callable[[], _Found | None]) -> _Found:
             return found
         assert time.monotonic() < deadline, "it did not come"
         time.sleep(0.01)
+
+
+def connect(broker: Serving, user: str = "shafwa", password: str = "mks") -> Client:
+    """Return a client of the library that is logged in, as shafwa where nobody else is named."""
+    client = Client(broker.zmq)
+    client.login(user, password)
+    return client
+
+
+def refused(work: Callable[[], object]) -> Code:
+    """Return the code of the refusal that ``work`` ends in."""
+    with pytest.raises(RequestError) as caught:
+        work()
+    return caught.value.code
 
 
 def complaint(ended: Ended) -> str:
