@@ -28,6 +28,8 @@ COLUMNS: Final = (
 )
 #: Of these, more is better.
 RATES: Final = frozenset({"sends_per_s", "drained_per_s"})
+#: More foreign CPU than this, in cores, spoils a measurement.
+FOREIGN_CORES_MAX: Final = 0.2
 #: Not compared: they describe the run, not the broker.
 CIRCUMSTANCES: Final = frozenset({"messages", "foreign_cores"})
 

@@ -12,11 +12,11 @@ from math import ceil, log10
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.bench.figures import Result
+from tests.bench.figures import FOREIGN_CORES_MAX, Result
 from tests.bench.points import DRAWN
 
 _WIDTH: Final = 720
-_HEIGHT: Final = 320
+_HEIGHT: Final = 336
 #: Of one panel: its width, the top and the bottom of its bars.
 _PANEL: Final = 320
 _TOP: Final = 84
@@ -87,7 +87,12 @@ def svg(series: str, results: Sequence[Result]) -> str:
 
 def _caption(results: Sequence[Result]) -> str:
     of = f"medians of {results[0].repeats}" if results[0].repeats > 1 else "one measurement"
-    return f"2 senders, 100 unanswered each, sqlite: with fsync; {of} each; {results[0].commit}"
+    foreign = max(result.figures.get("foreign_cores", 0.0) for result in results)
+    disturbed = f"; DISTURBED: up to {foreign:.1f} cores were busy with something else"
+    return (
+        f"2 senders, 100 unanswered each, fsync; {of} each; {results[0].commit}"
+        f"{disturbed if foreign > FOREIGN_CORES_MAX else ''}"
+    )
 
 
 def _panel(panel: Panel, below: str, results: Sequence[Result]) -> Iterator[str]:

@@ -10,13 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tests.bench.figures import CIRCUMSTANCES, COLUMNS, RATES, Figures, Result
+from tests.bench.figures import CIRCUMSTANCES, COLUMNS, FOREIGN_CORES_MAX, RATES, Figures, Result
 
 _FILE_COLUMNS = 120
 #: Ratios this near to 1 are the machine's mood.
 _NOISE = 0.05
-#: More foreign CPU than this, in cores, spoils a measurement.
-FOREIGN_CORES_MAX = 0.2
 
 
 def error_console() -> Console:

@@ -174,6 +174,11 @@ class TestPlots:
     def test_the_same_results_give_the_same_bytes(self) -> None:
         assert svg("body", self.series(1, 2)) == svg("body", self.series(1, 2))
 
+    def test_a_figure_says_when_others_disturbed_it(self) -> None:
+        disturbed = [*self.series(1), result("body-9", "body", "9 B", foreign_cores=0.9)]
+        assert "DISTURBED: up to 0.9 cores" in svg("body", disturbed)
+        assert "DISTURBED" not in svg("body", self.series(1, 2))
+
     def test_only_what_was_measured_twice_is_drawn(self, tmp_path: Path) -> None:
         results = [*self.series(1, 2), result("idle-0", "idle", "0", sends_per_s=1)]
         assert draw(results, tmp_path / "new") == [tmp_path / "new" / "body.svg"]
