@@ -25,11 +25,13 @@ class DedupLimits:
 class _Generation:
     """The ids since one turn-over; of each sender the latest ones and, apart, those before."""
 
-    __slots__ = ("before", "count", "latest", "since_ms")
+    __slots__ = ("before", "count", "latest", "newest", "since_ms")
 
     def __init__(self, since_ms: int) -> None:
         self.latest: dict[str, _Ids] = {}
         self.before: dict[str, _Ids] = {}
+        #: No id of the sender in here is greater.
+        self.newest: dict[str, str] = {}
         self.count = 0
         self.since_ms = since_ms
 
@@ -53,6 +55,11 @@ class DedupWindow:
 
     def find(self, sender: str, message_id: str) -> int | None:
         """Return the sequence under which this id was stored, if it is remembered."""
+        # Hot path: ids that grow, as ULIDs do, are known to be new by two comparisons.
+        if message_id > self._young.newest.get(sender, "") and message_id > self._old.newest.get(
+            sender, ""
+        ):
+            return None
         for generation in (self._young, self._old):
             for table in (generation.latest, generation.before):
                 ids = table.get(sender)
@@ -73,6 +80,8 @@ class DedupWindow:
             ids = young.latest[sender] = {}
         ids[message_id] = seq
         young.count += 1
+        if message_id > young.newest.get(sender, ""):
+            young.newest[sender] = message_id
         if young.count > self._limits.ids_max or now_ms - young.since_ms > self._limits.window_ms:
             self._old = young
             self._young = _Generation(now_ms)

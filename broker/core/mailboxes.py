@@ -89,8 +89,9 @@ class Mailboxes:
         """Return the sequence that this id was stored under, if it is remembered."""
         return self._dedup.find(sender, message_id)
 
-    def append(self, box: Mailbox, sender: str, message_id: str, now_ms: int) -> int:
-        """Give out the next sequence to a message. Errors: ``mailbox_full``."""
+    def append(self, to: str, sender: str, message_id: str, now_ms: int) -> tuple[Mailbox, int]:
+        """Give out the next sequence to a message. Errors: ``no_such_user``, ``mailbox_full``."""
+        box = self._boxes.get(to) or self.find(to)
         if len(box.pending) - box.head >= self._messages_max:
             raise WireError(
                 Code.MAILBOX_FULL, "the recipient has too many unread messages: try again later"
@@ -101,7 +102,7 @@ class Mailboxes:
         box.last = seq
         self._dedup.add(sender, message_id, seq, now_ms)
         self._appended.append((box, sender, message_id))
-        return seq
+        return box, seq
 
     def after(self, box: Mailbox, seq: int, limit: int) -> array[int]:
         """Return up to ``limit`` waiting sequences above ``seq``, in order."""

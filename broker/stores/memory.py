@@ -50,8 +50,7 @@ class MemoryStore:
         seq = self.mailboxes.duplicate(sender, message_id)
         if seq is not None:
             return self._again(seq, to, text)
-        box = self.mailboxes.find(to)
-        seq = self.mailboxes.append(box, sender, message_id, now_ms)
+        _, seq = self.mailboxes.append(to, sender, message_id, now_ms)
         self._messages[seq] = (to, Message(seq, now_ms, sender, message_id, text))
         self._undo.append(lambda: self._messages.pop(seq))
         return Receipt(seq)

@@ -137,8 +137,7 @@ class SqliteStore:
         seq = mailboxes.duplicate(sender, message_id)
         if seq is not None:
             return self._again(seq, to, text)
-        box = mailboxes.find(to)
-        seq = mailboxes.append(box, sender, message_id, now_ms)
+        box, seq = mailboxes.append(to, sender, message_id, now_ms)
         self._staged += (seq, box.key, sender, message_id, now_ms, text)
         return Receipt(seq)
 

@@ -111,9 +111,7 @@ def encode_error(encode: Encode, request_id: int | None, error: WireError) -> by
     return encode((request_id, ERROR, body))
 
 
-def encode_event(
-    encode: Encode, subscription: int, kind: str, fields: Mapping[str, Any]
-) -> bytes:
+def encode_event(encode: Encode, subscription: int, kind: str, fields: Mapping[str, Any]) -> bytes:
     """Encode one pushed event: ``subscription`` is the id of the request that asked for it."""
     return encode((None, EVENT, {"subscription": subscription, "kind": kind, **fields}))
 

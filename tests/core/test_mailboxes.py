@@ -21,7 +21,7 @@ def boxes() -> Mailboxes:
 def append(boxes: Mailboxes, *ids: str) -> Mailbox:
     box = boxes.find("bob")
     for each in ids:
-        boxes.append(box, "ann", each, 0)
+        boxes.append("bob", "ann", each, 0)
     return box
 
 
