@@ -9,11 +9,16 @@ from collections.abc import Callable
 from contextlib import closing
 from threading import Event, Thread
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from clients.calls import Calls, sentence
 from clients.errors import KotakError, Unauthorized
 from clients.results import Message
+
+#: What follows from an error.
+NOT_SHOWN: Final = "messages are not shown as they arrive any longer, kotakmasuk shows them"
+#: The thread's name.
+THREAD: Final = "kotak-live"
 
 
 class LiveInbox:
@@ -51,7 +56,9 @@ class LiveInbox:
         self._token = token
         if token is not None:
             self._stop = Event()
-            self._thread = Thread(target=self._run, args=(token, show, self._stop), daemon=True)
+            self._thread = Thread(
+                target=self._run, args=(token, show, self._stop), name=THREAD, daemon=True
+            )
             self._thread.start()
 
     def _run(self, token: str, show: Callable[[Message], None], stop: Event) -> None:
@@ -65,7 +72,4 @@ class LiveInbox:
         except Unauthorized:
             pass  # the chat's next command says so
         except KotakError as error:
-            self._say(
-                f"Error, {sentence(error)}; messages are not shown as they arrive any longer, "
-                "kotakmasuk shows them"
-            )
+            self._say(f"Error, {sentence(error)}; {NOT_SHOWN}")

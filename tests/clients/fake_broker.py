@@ -1,6 +1,7 @@
 """A scripted broker: a ROUTER in a thread that answers as a test tells it to.
 
-``answer(request)`` returns a result, an error, raw bytes, or None for silence. What arrived is kept
+``answer(request)`` returns a result, an error, raw bytes, several of these for one request (a reply
+and events), or None for silence. What arrived is kept
 with the connection that it came on. `stop` and `start` break every connection and come back on
 the same port; `freeze` leaves connections open and reads nothing.
 """
@@ -19,7 +20,8 @@ import zmq
 from broker.wire.envelope import Request, decode_request, encode_error, encode_ok, encoder
 from broker.wire.errors import WireError
 
-Answer = Mapping[str, Any] | WireError | bytes | None
+One = Mapping[str, Any] | WireError | bytes
+Answer = One | tuple[One, ...] | None
 
 RESULTS: dict[str, dict[str, Any]] = {
     "hello": {"version": 1, "server": "fake 1", "durability": "memory", "limits": {}},
@@ -27,6 +29,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "login": {"token": "kt_secret", "user": "shafwa", "name": "Shafwa", "expires_at_ms": 9},
     "chat": {"seq": 7, "durability": "fsync"},
     "ack": {"cursor": 3},
+    "subscribe": {"subscription": 1, "user": "u", "name": "U", "window": 100, "cursor": 0},
     "register": {"user": "fadly", "name": "Fadly"},
     "user_on": {"users": [], "more": False},
     "kotakmasuk": {"user": "fadly", "name": "Fadly", "messages": [], "more": False, "cursor": 0},
@@ -124,11 +127,12 @@ class FakeBroker:
             self.seen[peer].append(request)
             answer = self.answer(request)
             if answer is not None:
-                replies.append(self._reply(request[0], answer))
+                answers = answer if isinstance(answer, tuple) else (answer,)
+                replies += [self._reply(request[0], each) for each in answers]
         if replies:
             router.send_multipart([peer, *replies])
 
-    def _reply(self, request_id: int, answer: Mapping[str, Any] | WireError | bytes) -> bytes:
+    def _reply(self, request_id: int, answer: One) -> bytes:
         if isinstance(answer, bytes):
             return answer
         if isinstance(answer, WireError):

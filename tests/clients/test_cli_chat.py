@@ -23,9 +23,11 @@ from broker.wire.errors import Code
 from clients import cli
 from clients.calls import waiting_notice
 from clients.chat import NAMES_MAX, SESSIONS_MAX, Chat
+from clients.client import Client
 from clients.errors import RequestTimeout
 from clients.prompt import ChatCompleter, SafeHistory
 from tests.clients.fake_calls import FakeBroker, FakeClient, refusal
+from tests.conftest import Broker
 
 ADDRESS = "tcp://127.0.0.1:8890"
 
@@ -266,13 +268,17 @@ def test_commands_and_the_names_seen_are_completed(table: Table) -> None:
     assert _completions(table.chat, "user_on f") == []
 
 
-def test_a_slow_answer_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_slow_answer_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not capsys: what another thread writes while it reads is lost.
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
     deadline = time.monotonic() + 30
-    err = ""
     with waiting_notice("tcp://broker:1\x1b", after_s=0.01):
-        while not err and time.monotonic() < deadline:
-            err = capsys.readouterr().err
-    assert err == "waiting for the broker at tcp://broker:1\\x1b (Ctrl-C to give up)\n"
+        while not said.getvalue().endswith("\n") and time.monotonic() < deadline:
+            time.sleep(0.001)
+    assert said.getvalue() == (
+        "waiting for the broker at tcp://broker:1\\x1b (Ctrl-C to give up)\n"
+    )
 
 
 def test_a_quick_answer_is_not(capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,10 +340,10 @@ sys.exit(cli.interactive(argparse.Namespace(), connect=FakeBroker().connect))
 class Terminal:
     """A chat in a process of its own behind a pseudo-terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *words: str) -> None:
         self._mine, theirs = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
+            [sys.executable, *words],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -371,7 +377,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    with contextlib.closing(Terminal()) as opened:
+    with contextlib.closing(Terminal("-c", _PROGRAM)) as opened:
         yield opened
 
 
@@ -400,3 +406,28 @@ def test_at_a_terminal_ctrl_c_drops_the_line_and_not_the_chat(terminal: Terminal
     terminal.read_until("Command :")
     terminal.type("quit\r")
     assert terminal.process.wait(30) == 0
+
+
+def test_at_a_terminal_messages_appear_above_the_line_that_is_being_typed(
+    demo_broker: Broker,
+) -> None:
+    command = ("-m", "broker.cli", "--broker", demo_broker.zmq)
+    with contextlib.closing(Terminal(*command)) as terminal, Client(demo_broker.zmq) as other:
+        other.login("shafwa", "mks")
+        terminal.read_until("Command :")
+        terminal.type("login fadly prp\r")
+        terminal.read_until("Command kt_")
+        terminal.type("chat shafwa ha")
+        terminal.read_until("chat shafwa ha")
+        other.send("fadly", "hai fadly")
+        terminal.read_until("to Fadly: hai fadly")
+        terminal.type("lo\r")
+        terminal.read_until("message sent to shafwa")
+        assert [message.text for message in other.inbox().messages] == ["halo"]
+        terminal.read_until("Command kt_")
+        terminal.type("kotakmasuk\r")
+        terminal.read_until("no messages")
+        terminal.read_until("Command kt_")
+        terminal.type("quit\r")
+        assert terminal.process.wait(30) == 0
+        assert [user.user for user in other.users_on()] == ["shafwa"]

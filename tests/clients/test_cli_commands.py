@@ -133,7 +133,7 @@ def test_logout_without_an_answer_keeps_the_session(
 
 
 @pytest.mark.parametrize(
-    "argv", [("send", "fadly", "hi"), ("inbox",), ("who",), ("whoami",), ("logout",)]
+    "argv", [("send", "fadly", "hi"), ("inbox",), ("watch",), ("who",), ("whoami",), ("logout",)]
 )
 def test_without_a_session_it_says_what_to_run(
     kotak: Kotak, broker: FakeBroker, argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]
