@@ -7,6 +7,7 @@ owner's eyes only: who may read the folder may administer.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from broker.server.assembly import WallClock, make_service, make_store, make_tok
 from broker.stores.folder import ADMIN_FILE, DataFolder, FolderHeldError, was_used
 from broker.wire.envelope import decode_reply, encode_request, encoder
 from clients import Client
+
+log = logging.getLogger("kotak.server")
 
 #: Milliseconds that one of the administrator's commands may take.
 _TIMEOUT_MS = 10_000
@@ -128,11 +131,18 @@ def _no_accounts(path: Path) -> ExitError:
 
 
 def publish(folder: DataFolder, address: str, token: str) -> None:
-    """Write down how to administer the broker that holds this folder."""
+    """Write down how to administer the broker that holds this folder.
+
+    A full disk does not keep it from serving: then ``kotak user`` waits for the next start.
+    """
     withdraw(folder)
-    handle = os.open(folder.admin_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        json.dump({"zmq": address, "token": token}, file)
+    try:
+        handle = os.open(folder.admin_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            json.dump({"zmq": address, "token": token}, file)
+    except OSError as error:
+        log.warning("kotak user cannot reach this broker: %s: %s", ADMIN_FILE, error.strerror)
+        withdraw(folder)
 
 
 def withdraw(folder: DataFolder) -> None:
