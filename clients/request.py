@@ -7,7 +7,14 @@ from typing import Any, Final
 
 from broker.wire.errors import Code
 from broker.wire.limits import TEXT_BYTES_MAX
-from clients.errors import BadRequest, KotakError, RequestError, TooLarge
+from clients.errors import (
+    BadRequest,
+    ConnectionFailed,
+    KotakError,
+    RequestError,
+    RequestTimeout,
+    TooLarge,
+)
 
 _NOTHING: Final[dict[str, Any]] = {}
 
@@ -64,6 +71,23 @@ class Call:
         self.done = True
         if self.on_done is not None:
             self.on_done(self)
+
+    def expired(self, address: str, trouble: str) -> RequestError:
+        """Return the error of a call whose time is over; ``trouble``: why it was not sent."""
+        if self.refusal is not None:
+            return self.refusal
+        if not self.sends:
+            return ConnectionFailed(
+                f"no connection to a broker at {address} in time ({trouble}); the request "
+                "was not sent: is the broker running, and is this its address?",
+                message_id=self.message_id,
+            )
+        same = "" if self.message_id is None else " with the same message id"
+        return RequestTimeout(
+            f"the broker at {address} did not answer in time; whether the request was "
+            f"carried out is unknown, and repeating it{same} is safe",
+            message_id=self.message_id,
+        )
 
     def value(self) -> dict[str, Any]:
         """Return the result, or raise the error, of a call that is done."""

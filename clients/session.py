@@ -30,10 +30,7 @@ from broker.wire.limits import FRAME_BYTES_MAX, FRAMES_PER_MESSAGE_MAX, TEXT_BYT
 from clients.errors import (
     Busy,
     ClientClosed,
-    ConnectionFailed,
     KotakError,
-    RequestError,
-    RequestTimeout,
     TooLarge,
     from_wire,
 )
@@ -411,7 +408,8 @@ class Session:
             if call.due_ms > now_ms:
                 continue
             if now_ms >= call.deadline_ms:
-                self._fail(call, self._expired(call))
+                trouble = "it takes nothing for the moment" if self._up else self._trouble
+                self._fail(call, call.expired(self.address, trouble))
             elif self._is_lost(call, now_ms):
                 if call.command in ORDERED:
                     lost_from = call.request_id if lost_from is None else lost_from
@@ -469,20 +467,3 @@ class Session:
         for call in self._pending.values():
             if call.command in ORDERED and call.request_id >= first_id:
                 self._queue(call, now_ms)
-
-    def _expired(self, call: Call) -> RequestError:
-        if call.refusal is not None:
-            return call.refusal
-        if not call.sends:
-            trouble = "it takes nothing for the moment" if self._up else self._trouble
-            return ConnectionFailed(
-                f"no connection to a broker at {self.address} in time ({trouble}); the request "
-                "was not sent: is the broker running, and is this its address?",
-                message_id=call.message_id,
-            )
-        same = "" if call.message_id is None else " with the same message id"
-        return RequestTimeout(
-            f"the broker at {self.address} did not answer in time; whether the request was "
-            f"carried out is unknown, and repeating it{same} is safe",
-            message_id=call.message_id,
-        )

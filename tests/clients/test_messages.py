@@ -190,6 +190,25 @@ def _run(main: Coroutine[Any, Any, object]) -> None:
     asyncio.run(asyncio.wait_for(main, 60))
 
 
+def test_the_asyncio_client_waits_for_a_broker_that_goes_away(fake: FakeBroker) -> None:
+    async def main() -> None:
+        seqs: list[int] = []
+        async with AsyncClient(fake.address, token="t", retry_ms=200) as client:
+            async for message in client.messages():
+                seqs.append(message.seq)
+                if message.seq in (2, 10):
+                    await asyncio.to_thread(fake.stop)
+                    fake.start()
+                if message.seq == 20:
+                    break
+        assert seqs == list(range(1, 21))
+        # Closing the client ends a loop that Python has not ended yet.
+        assert fake.requests("ack")[-1][3]["seq"] == 19
+        assert len(fake.requests("unsubscribe")) == 1
+
+    _run(main())
+
+
 def test_a_cancelled_reader_leaves_in_good_order(fake: FakeBroker) -> None:
     async def main() -> None:
         async with AsyncClient(fake.address, token="t") as client:
