@@ -61,7 +61,8 @@ class Subscription:
         self._last = after or 0  # the last sequence received, or known to be gone
         self._number: int | None = None  # of the broker's subscription; None: there is none
         self._stood = False  # the first subscribe was answered
-        self._down = False
+        self._broken = False  # since then the connection was lost, and has not been replaced
+        self._down = False  # the reader was told so
         self._beat_ms = inf
         self._finished = 0  # the last sequence that its reader is done with
         self._told = 0  # ... and that an ack was started for
@@ -177,15 +178,22 @@ class Subscription:
 
     def lost(self, now_ms: float) -> None:
         """Note that the connection is gone, and the broker's subscription with it."""
-        if self._stood and not self._down and self._error is None:
-            self._report(up=False)
         self._number = None
-        self.advance(now_ms)
+        self._broken = self._stood
+        if self._error is None:
+            self.due_ms = now_ms
+            self._requests.by(now_ms)
 
-    def _report(self, *, up: bool) -> None:
-        self._down = not up
-        if self.on_connection is not None:
-            self.on_connection(up)
+    def _report(self) -> None:
+        """Tell the reader what became of the connection.
+
+        Not before somebody waits: a reader that was interrupted in a call, and breaks the
+        connection by that, leaves.
+        """
+        if self._broken is not self._down:
+            self._down = self._broken
+            if self.on_connection is not None:
+                self.on_connection(not self._broken)
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -193,6 +201,7 @@ class Subscription:
         """Start what is called for."""
         if self._error is not None:
             return
+        self._report()
         self.due_ms = self._beat_ms
         try:
             # Not before the reader has caught up, since the broker's new count of what is
@@ -243,11 +252,10 @@ class Subscription:
         except KotakError as error:
             self.fail(error)
             return
-        self._stood = True
+        self._stood, self._broken = True, False
         self._number = answer.subscription
         self._last = max(self._last, answer.cursor)
-        if self._down:
-            self._report(up=True)
+        self._report()
 
     def _acknowledged(self, call: Call) -> None:
         self._ack = None
