@@ -204,6 +204,12 @@ class Config:
     mailbox_messages_max: int = _setting(
         1_000_000, _integer(1, 100_000_000), _LIMITS, "unread messages a mailbox may hold"
     )
+    retention_read_ms: int = _setting(
+        _DAY_MS,
+        _integer(_SECOND_MS, 10 * _YEAR_MS),
+        _LIMITS,
+        "how long acknowledged messages stay in the database",
+    )
     dedup_ids_per_sender: int = _setting(
         10_000, _integer(1, 10_000_000), _LIMITS, "message ids remembered for one sender"
     )
@@ -420,6 +426,8 @@ def _check_together(config: Config, sources: Mapping[str, str]) -> None:
     for low, high in (
         ("session_idle_ms", "session_max_ms"),
         ("dedup_ids_per_sender", "dedup_ids_max"),
+        # The ids are read back from the messages themselves at the next start.
+        ("dedup_window_ms", "retention_read_ms"),
     ):
         if getattr(config, low) > getattr(config, high):
             raise ConfigError(

@@ -22,8 +22,6 @@ from broker.core.service import Arrival, Finished, Job, Turn
 
 log = logging.getLogger("kotak.workers")
 
-#: Milliseconds that an idle leader waits before it takes a turn all the same.
-_IDLE_MS: Final = 1_000
 #: Turns that may end in an exception one after the other before the broker gives up.
 _FAULTS_MAX: Final = 10
 
@@ -48,7 +46,7 @@ class TurnTaker(Protocol):
     ) -> Turn: ...
 
     @property
-    def due(self) -> bool: ...
+    def patience_ms(self) -> int: ...
 
     def lost(self, routes: Mapping[Route, bool]) -> None: ...
 
@@ -122,7 +120,7 @@ class WorkerPool:
 
     def _take_turn(self) -> None:
         # Waiting first, even when busy: it costs less than a drain that finds nothing.
-        self._channel.wait(0 if self._service.due else _IDLE_MS)
+        self._channel.wait(self._service.patience_ms)
         arrivals = self._channel.drain()
         finished = [self._outbox.popleft() for _ in range(len(self._outbox))]
         self._slow_running -= len(finished)

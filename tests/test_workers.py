@@ -72,7 +72,7 @@ class FakeService:
         self._inside = threading.Lock()
         self.fail = False
         self.faults_left = 0
-        self.due = False
+        self.patience_ms = 1_000
         self.lost_routes: list[Mapping[bytes, bool]] = []
 
     def lost(self, routes: Mapping[bytes, bool]) -> None:

@@ -71,6 +71,14 @@ class Store(Protocol):
     def put_session(self, digest: bytes, record: SessionRecord | None) -> None:
         """Store a session, or with None remove it."""
 
+    def tidy(self, now_ms: int) -> bool:
+        """Delete a few of the messages that nobody can read any more; tell whether more may wait.
+
+        One small step inside `batch`: what it costs must not be felt. Which messages go, and when,
+        is the engine's configuration.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of the engine. Nothing may follow."""
 

@@ -33,6 +33,11 @@ SLOW_REQUESTS_MAX: Final = 64
 _USER: Final = Needs.USER
 _NOTHING: Final = Needs.NOTHING
 
+#: Milliseconds that an idle broker waits before it takes a turn all the same.
+IDLE_MS: Final = 1_000
+#: Between steps of tidying the store while there is something to do, and when there is not.
+TIDY_STEP_MS: Final = 20
+TIDY_PAUSE_MS: Final = 60_000
 #: When to come back after ``busy`` or ``unavailable``, in milliseconds.
 RETRY_AFTER_MS: Final = 1_000
 
@@ -93,6 +98,8 @@ class Service:
         self._push = Push(store, self._sessions, self._subscriptions, self._replies)
         self._slow_requests = 0
         self._full = False
+        self._tidying = False
+        self._tidy_at_ms = 0
         #: While True only what leaves less to be delivered again is served.
         self.draining = False
         #: Requests by command and refusals by code, for the metrics page.
@@ -132,10 +139,35 @@ class Service:
                 answers, jobs = self._batch_when_full(arrivals, finished, now_ms)
             frames = self._replies.encode(answers)
             self._push.add_events(frames, now_ms)
-            return Turn(frames, jobs, failed=False)
+            return Turn(frames, jobs, failed=not self._tidied(now_ms))
         except StoreFailedError:  # also in the second attempt, or while names are looked up
             log.critical("the store failed; the batch was refused", exc_info=True)
             return Turn(self._refuse_all(arrivals, finished), [], failed=True)
+
+    @property
+    def patience_ms(self) -> int:
+        """How long the next turn may wait for something to arrive."""
+        if self._subscriptions.due:
+            return 0
+        return TIDY_STEP_MS if self._tidying else IDLE_MS
+
+    def _tidied(self, now_ms: int) -> bool:
+        """Let the store delete a little, now and then; False when it failed for good.
+
+        The replies of this turn stand whatever happens here: they were committed before.
+        """
+        if now_ms < self._tidy_at_ms:
+            return True
+        try:
+            with self._store.batch():
+                self._tidying = self._store.tidy(now_ms)
+        except StoreFullError:
+            self._tidying = False  # deleting takes room too: later
+        except StoreFailedError:
+            log.critical("the store failed while it was tidied", exc_info=True)
+            return False
+        self._tidy_at_ms = now_ms + (TIDY_STEP_MS if self._tidying else TIDY_PAUSE_MS)
+        return True
 
     # --- one batch ---------------------------------------------------------------------------
 

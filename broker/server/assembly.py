@@ -41,6 +41,7 @@ def make_store(config: Config, folder: DataFolder) -> AnyStore:
         config.store,
         folder,
         mailbox_messages_max=config.mailbox_messages_max,
+        retention_read_ms=config.retention_read_ms,
         dedup=DedupLimits(
             ids_per_sender=config.dedup_ids_per_sender,
             ids_max=config.dedup_ids_max,

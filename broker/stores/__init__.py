@@ -13,11 +13,21 @@ AnyStore = MemoryStore | SqliteStore
 
 
 def open_store(
-    url: str, folder: DataFolder, *, mailbox_messages_max: int, dedup: DedupLimits
+    url: str,
+    folder: DataFolder,
+    *,
+    mailbox_messages_max: int,
+    dedup: DedupLimits,
+    retention_read_ms: int,
 ) -> AnyStore:
     """Open ``sqlite:`` (in the data folder) or ``memory:``. Errors: `StoreUnusableError`."""
     if url == "memory:":
         return MemoryStore(mailbox_messages_max=mailbox_messages_max, dedup=dedup)
     if url == "sqlite:":
-        return SqliteStore(folder.database, mailbox_messages_max=mailbox_messages_max, dedup=dedup)
+        return SqliteStore(
+            folder.database,
+            mailbox_messages_max=mailbox_messages_max,
+            dedup=dedup,
+            retention_read_ms=retention_read_ms,
+        )
     raise StoreUnusableError(f"there is no store {url!r}: use sqlite: or memory:")

@@ -17,6 +17,7 @@ from broker.core.dedup import DedupLimits
 from broker.core.mailboxes import Mailbox, Mailboxes, conflict, fitting
 from broker.core.model import Account, Message, Page, Receipt, SessionRecord
 from broker.core.ports import StoreFailedError, StoreFullError, StoreUnusableError
+from broker.stores.sqlite_retention import Retention
 from broker.stores.sqlite_schema import open_database
 
 #: Rows of one INSERT, largest first: each size is prepared once. `executemany` would step row by
@@ -46,7 +47,13 @@ class SqliteStore:
     durability = "fsync"
 
     def __init__(
-        self, path: Path, *, mailbox_messages_max: int, dedup: DedupLimits, check: bool = True
+        self,
+        path: Path,
+        *,
+        mailbox_messages_max: int,
+        dedup: DedupLimits,
+        retention_read_ms: int = 86_400_000,
+        check: bool = True,
     ) -> None:
         self._database = open_database(path, check=check)
         self._dedup = dedup
@@ -55,6 +62,9 @@ class SqliteStore:
         # Rows of this batch, column after column, not yet handed to SQLite.
         self._staged: list[Any] = []
         self._cursors: dict[int, int] = {}
+        # By key. A removed mailbox stays: were its removal rolled back, its messages still wait.
+        self._boxes: dict[int, Mailbox] = {}
+        self._retention = Retention(self._run, self._boxes, read_ms=retention_read_ms)
         try:
             self._rebuild()
         except sqlite3.Error as error:
@@ -205,7 +215,11 @@ class SqliteStore:
             (user, account.name, account.password_hash),
         )
         if user not in self.mailboxes:
-            self.mailboxes.add(user, Mailbox(rows[0][0], 0))
+            self._add_mailbox(user, Mailbox(rows[0][0], 0))
+
+    def _add_mailbox(self, user: str, box: Mailbox) -> None:
+        self._boxes[box.key] = box
+        self.mailboxes.add(user, box)
 
     def _remove_account(self, user: str) -> None:
         """Remove an account with all that was ever sent to it. Walks over the whole log."""
@@ -245,17 +259,20 @@ class SqliteStore:
                 (digest, record.user, record.opened_ms, record.expires_ms),
             )
 
+    def tidy(self, now_ms: int) -> bool:
+        self._begin()
+        return self._retention.step(now_ms)
+
     # --- start and end -----------------------------------------------------------------------
 
     def _rebuild(self) -> None:
         """Read back the queues and the ids seen, by walks along the log in its order."""
-        boxes: dict[int, Mailbox] = {}
+        boxes = self._boxes
         rows = self._database.execute(
             "SELECT user, id, coalesce(seq, 0) FROM accounts LEFT JOIN cursors ON mailbox = id"
         )
         for user, key, cursor in rows:
-            boxes[key] = Mailbox(key, cursor)
-            self.mailboxes.add(user, boxes[key])
+            self._add_mailbox(user, Mailbox(key, cursor))
         for seq, key in self._database.execute("SELECT seq, mailbox FROM messages ORDER BY seq"):
             box = boxes.get(key)
             if box is not None and seq > box.cursor:

@@ -110,6 +110,8 @@ def _examine(database: sqlite3.Connection, path: Path, *, existed: bool, check: 
 
 
 def _configure(database: sqlite3.Connection) -> None:
+    # Counts only while the file is empty: lets it become shorter again in small steps.
+    database.execute("PRAGMA auto_vacuum = INCREMENTAL")
     for name in _FULL_FSYNC:
         database.execute(f"PRAGMA {name} = 1")
     for name, wanted in _PRAGMAS.items():

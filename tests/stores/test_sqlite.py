@@ -240,7 +240,11 @@ def test_a_second_process_on_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_url_names_the_engine(tmp_path: Path) -> None:
     with DataFolder(tmp_path / "data") as folder:
-        options: dict[str, Any] = {"mailbox_messages_max": 1, "dedup": DedupLimits()}
+        options: dict[str, Any] = {
+            "mailbox_messages_max": 1,
+            "dedup": DedupLimits(),
+            "retention_read_ms": 1_000,
+        }
         memory, sqlite = (open_store(url, folder, **options) for url in ("memory:", "sqlite:"))
         assert isinstance(memory, MemoryStore)
         assert isinstance(sqlite, SqliteStore)
