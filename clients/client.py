@@ -11,6 +11,7 @@ raised as one of `clients.errors`. Source: docs/PROTOCOL.md.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -386,8 +387,8 @@ class Client:
 
     def _leave(self, subscription: Subscription) -> None:
         """End a subscription; wait a moment for the broker to have heard of it."""
-        if self._owner.forked:
-            return
+        if self._owner.forked or sys.is_finalizing():
+            return  # the sockets are the parent's, or gone: a forgotten loop ends with the program
         self._owner.check()
         for call in self._session.unsubscribe(subscription, monotonic_ms(), LEAVE_MS):
             with suppress(KotakError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -419,3 +421,26 @@ def test_a_long_text_at_a_time_passes_though_the_window_is_larger(demo_broker: B
     _fill(demo_broker.zmq, *letters)
     with _client(demo_broker.zmq) as client:
         assert _texts(client.messages(window=1_000), 30) == letters
+
+
+_FORGETFUL = """
+import sys
+from clients import Client
+client = Client(sys.argv[1])
+client.login("fadly", "prp")
+client.send("fadly", "hai")
+messages = client.messages()
+print(next(messages).text)
+"""
+
+
+def test_a_forgotten_loop_ends_with_its_program_and_says_nothing(demo_broker: Broker) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FORGETFUL, demo_broker.zmq],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hai\n", "")
