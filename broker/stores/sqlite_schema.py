@@ -55,6 +55,9 @@ def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
         database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             _examine(database, path, existed=existed, check=check)
+            if not existed:
+                # Counts only before the first table: lets the file become shorter in small steps.
+                database.execute("PRAGMA auto_vacuum = INCREMENTAL")
             _configure(database)
             _migrate(database)
             _extend_wal(database, path)
@@ -110,8 +113,6 @@ def _examine(database: sqlite3.Connection, path: Path, *, existed: bool, check: 
 
 
 def _configure(database: sqlite3.Connection) -> None:
-    # Counts only while the file is empty: lets it become shorter again in small steps.
-    database.execute("PRAGMA auto_vacuum = INCREMENTAL")
     for name in _FULL_FSYNC:
         database.execute(f"PRAGMA {name} = 1")
     for name, wanted in _PRAGMAS.items():
