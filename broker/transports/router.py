@@ -87,17 +87,20 @@ class Router:
     def drain(self) -> list[Arrival]:
         """Take what has arrived, up to the limits of a turn, without waiting.
 
-        Hot path, hence frame by frame: `recv_multipart` costs four times as much.
+        Hot path, hence frame by frame: `recv_multipart` costs four times as much. A frame that is not
+        copied knows whether another follows; asking the socket would cost 1 us a frame.
         """
-        recv, more = self._socket.recv, self._socket.getsockopt
+        recv = self._socket.recv
         arrivals: list[Arrival] = []
         room = REQUESTS_PER_TURN_MAX
         with suppress(zmq.Again):
             while room > 0 and len(arrivals) < MESSAGES_PER_TURN_MAX:
-                route = recv(_NOBLOCK)
+                frame = recv(_NOBLOCK, False)
+                route = frame.bytes
                 frames: list[bytes] = []
-                while more(_RCVMORE):
-                    frames.append(recv(_NOBLOCK))
+                while frame.more:
+                    frame = recv(_NOBLOCK, False)
+                    frames.append(frame.bytes)
                     if len(frames) > FRAMES_PER_MESSAGE_MAX:
                         self._skip_message()
                         arrivals.append((route, None))
