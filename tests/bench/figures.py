@@ -16,6 +16,7 @@ Figures = dict[str, float]
 COLUMNS: Final = (
     ("sends_per_s", "sends/s", 0),
     ("drained_per_s", "drained/s", 0),
+    ("pushed_per_s", "pushed/s", 0),
     ("p50_us", "p50 µs", 0),
     ("p99_us", "p99 µs", 0),
     ("broker_us", "broker µs", 2),
@@ -27,7 +28,7 @@ COLUMNS: Final = (
     ("foreign_cores", "foreign", 2),
 )
 #: Of these, more is better.
-RATES: Final = frozenset({"sends_per_s", "drained_per_s"})
+RATES: Final = frozenset({"sends_per_s", "drained_per_s", "pushed_per_s"})
 #: More foreign CPU than this, in cores, spoils a measurement.
 FOREIGN_CORES_MAX: Final = 0.2
 #: Not compared: they describe the run, not the broker.

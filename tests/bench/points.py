@@ -1,7 +1,7 @@
 """The points that are measured, as data: who sends how, to whom, and what else is there.
 
-A point names its scenario (`tests.bench.scenarios.SCENARIOS`); a new kind of measurement, such as
-the latency of pushed messages, is a scenario there and its points here.
+A point names its scenario (`tests.bench.scenarios.SCENARIOS`); a new kind of measurement is a
+scenario there and its points here.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ class Point:
     connections: int = 0
     #: Messages in one page of a drain.
     page: int = 100
+    #: A sender of pushed messages sends so many, and not for the run's time, with pauses of about
+    #: so long between them.
+    paced_messages: int = 0
+    pause_ms: float = 0.0
 
 
 def _sends() -> Iterator[Point]:
@@ -59,6 +63,15 @@ def _texts() -> Iterator[Point]:
         )
 
 
+def _pushes() -> Iterator[Point]:
+    yield Point(
+        name="push-idle", scenario="push", series="push", senders=1, window=1, mailboxes=1,
+        paced_messages=400, pause_ms=5.0,
+    )  # fmt: skip
+    # A mailbox has a receiving process of its own: more of them would measure the machine's cores.
+    yield Point(name="push-2x100", scenario="push", series="push", mailboxes=2)
+
+
 def _growth() -> Iterator[Point]:
     def grows(series: str, at: str, **changed: int) -> Point:
         name = f"{series}-{at.replace(' ', '')}"
@@ -80,7 +93,10 @@ def _start() -> Iterator[Point]:
     yield Point(name="start", scenario="start", series="start", waiting=1_000_000, window=1_000)
 
 
-POINTS: Final[Sequence[Point]] = (*_sends(), *_drains(), *_texts(), *_growth(), *_start())
+POINTS: Final[Sequence[Point]] = (
+    *(*_sends(), *_drains(), *_pushes(), *_texts()),
+    *(*_growth(), *_start()),
+)
 
 #: The series in which something grows: each is one figure. Its title, and what stands below it.
 DRAWN: Final = {

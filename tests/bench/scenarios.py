@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from clients.client import Client
-from tests.bench import parts
+from tests.bench import parts, push
 from tests.bench.crew import Measured, Part, carry_out
 from tests.bench.figures import Figures, percentile_us, rounded
 from tests.bench.machine import MeasuredBroker
@@ -143,6 +143,29 @@ def measure_drain(bench: Bench, point: Point) -> Figures:
         return figures(measured, stage.broker, "drained")
 
 
+def measure_push(bench: Bench, point: Point) -> Figures:
+    """Send to mailboxes whose messages are pushed; the latency is from sender to receiver.
+
+    A message is sent and received, so its CPU is that of both. A paced point has no rate.
+    """
+    with _stage(bench, point) as stage:
+        address, plan = stage.broker.doors.zmq, stage.plan
+        paced = point.paced_messages
+        limit = Limit(messages=paced) if paced else Limit(seconds=bench.seconds)
+        crew: list[Part] = [
+            (push.receive, (Role(address, plan, number), point.senders))
+            for number in range(point.mailboxes)
+        ]
+        crew += [
+            (push.send, (Role(address, plan, number), limit, point.pause_ms))
+            for number in range(point.senders)
+        ]
+        found = figures(stage.measured("pushing", crew), stage.broker, "pushed")
+        if paced:
+            del found["pushed_per_s"]
+        return found
+
+
 def measure_text(bench: Bench, point: Point) -> Figures:
     """Send through the text door, one line under way on each connection."""
     with _stage(bench, point) as stage:
@@ -194,6 +217,7 @@ def _restart(stage: Stage, token: str) -> float:
 SCENARIOS: Final[Mapping[str, Callable[[Bench, Point], Figures]]] = {
     "send": measure_send,
     "drain": measure_drain,
+    "push": measure_push,
     "text": measure_text,
     "start": measure_start,
 }

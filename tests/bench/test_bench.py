@@ -55,6 +55,21 @@ def test_a_drain_reads_all_that_was_sent() -> None:
     assert found["drained_per_s"] > 0
 
 
+def test_pushed_messages_are_timed_from_sender_to_receiver() -> None:
+    paced = point("push", senders=1, window=1, paced_messages=20, pause_ms=1.0)
+    found = SCENARIOS["push"](BRIEF, paced)
+    assert found["messages"] == 20
+    assert found["p99_us"] >= found["p50_us"] > 0
+    assert "pushed_per_s" not in found
+
+
+def test_pushed_messages_are_counted_where_they_arrive() -> None:
+    found = SCENARIOS["push"](BRIEF, point("push"))
+    assert found["messages"] > 0
+    assert found["pushed_per_s"] > 0
+    assert found["broker_us"] > 0
+
+
 def test_lines_are_sent_through_the_text_door() -> None:
     found = SCENARIOS["text"](BRIEF, point("text", connections=6))
     assert found["messages"] >= 6
