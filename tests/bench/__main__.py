@@ -44,6 +44,7 @@ def main() -> int:
 
 def _measure(options: Options, notes: Console) -> list[Result]:
     """Measure all points, round by round: what disturbs one round does not disturb a point."""
+    code = commit()  # before anybody changes it
     taken: defaultdict[str, list[Figures]] = defaultdict(list)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -61,7 +62,8 @@ def _measure(options: Options, notes: Console) -> list[Result]:
             for point in options.points:
                 taken[point.name].append(SCENARIOS[point.scenario](bench, point))
                 bar.advance(task)
-    code = commit()
+    for path in bench.profiler.written.values() if bench.profiler else ():
+        notes.print(f"profiled {path}", soft_wrap=True, highlight=False)
     return [
         Result(
             point=point.name, series=point.series, at=point.at, repeats=options.repeat,

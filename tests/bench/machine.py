@@ -34,7 +34,21 @@ def busy_seconds() -> float:
 
 
 def commit() -> str:
-    """Return which code is measured; ``+`` says that files were changed since that commit."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """Return which code is measured; ``+`` says that files were changed since that commit.
+
+    Not those of docs/, where the results go: they are being written already.
+    """
+    name = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)docs")
+    return f"{name}{'+' if changed else ''}" if name else "unknown"
+
+
+def _git(*words: str) -> str:
+    """Return what git prints; nothing where there is no git, or no repository."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeat", type=lambda word: int(_number(1, 100)(word)), default=1, metavar="N",
         help="measure all N times, round by round, and take medians (1)")  # fmt: skip
     add("--store", choices=("sqlite:", "memory:"), default="sqlite:", help="the broker's engine")
-    add("--data", dest="folder", type=Path, metavar="FOLDER",
+    add("--data", dest="folder", type=_folder, metavar="FOLDER",
         help="where the brokers keep their files: the disk that is measured")  # fmt: skip
-    add("--profile", type=Path, metavar="FOLDER", help="write flame graphs there (needs py-spy)")
-    add("--draw", type=Path, metavar="FOLDER", help="draw what grows as SVG files there")
+    add("--profile", type=_folder, metavar="FOLDER",
+        help="write flame graphs there (needs py-spy)")  # fmt: skip
+    add("--draw", type=_folder, metavar="FOLDER", help="draw what grows as SVG files there")
     add("--read", type=_results, metavar="FILE",
         help="do not measure: take the JSON lines of an earlier run")  # fmt: skip
     add("--compare", type=_results, metavar="FILE",
@@ -89,6 +91,18 @@ def _number(low: float, high: float) -> Callable[[str], float]:
         return number
 
     return read
+
+
+def _folder(word: str) -> Path:
+    """Make it now: that it cannot be written to shall not be learnt after an hour's measuring."""
+    folder = Path(word)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot use {word}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"cannot write to {word}: choose a folder of your own")
+    return folder
 
 
 def _results(word: str) -> list[Result]:

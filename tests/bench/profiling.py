@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,10 @@ from typing import Final
 _SAMPLES_PER_S: Final = 200
 #: Writing the picture, once the recording is over.
 _WRITE_SECONDS_MAX: Final = 60.0
+#: What py-spy says where it may not look; the second where it lacks the capability alone.
+_DENIED: Final = re.compile(
+    r"permission denied|operation not permitted|failed to find python version", re.IGNORECASE
+)
 
 
 class ProfilerError(Exception):
@@ -21,7 +26,10 @@ class ProfilerError(Exception):
 
 
 class Profiler:
-    """Writes ``FOLDER/profile-POINT.svg`` for each point. Errors: `ProfilerError`."""
+    """Writes ``FOLDER/profile-POINT.svg`` for each point. Errors: `ProfilerError`.
+
+    A repeated point leaves the picture of its last round.
+    """
 
     def __init__(self, folder: Path) -> None:
         beside = Path(sys.executable).with_name("py-spy")
@@ -30,6 +38,8 @@ class Profiler:
             raise ProfilerError(f"--profile needs py-spy: {sys.executable} -m pip install py-spy")
         self._tool = found
         self._folder = folder
+        #: The picture of each point that was profiled.
+        self.written: dict[str, Path] = {}
 
     def command(self, point: str, pid: int, seconds: float) -> list[str]:
         """Return the command line. Only threads at work are shown: nobody who waits to lead."""
@@ -44,25 +54,44 @@ class Profiler:
     @contextmanager
     def recording(self, point: str, pid: int, seconds: float) -> Iterator[Callable[[], None]]:
         """Yield what begins the recording, which ends by itself; wait for its picture."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         started: list[subprocess.Popen[str]] = []
 
         def begin() -> None:
-            command = self.command(point, pid, seconds)
-            started.append(subprocess.Popen(command, stdout=-3, stderr=subprocess.PIPE, text=True))
+            started.append(_start(self.command(point, pid, seconds)))
 
         try:
             yield begin
         finally:
-            for process in started:
-                said = _end(process)
-                if process.returncode:
-                    raise ProfilerError(f"py-spy could not profile the broker:\n{said.strip()}")
+            said = "".join(_end(process, seconds) for process in started)
+        # Not where the phase itself has failed: that is what must be heard.
+        if any(process.returncode for process in started):
+            raise ProfilerError(refusal(said))
+        self.written[point] = self.path(point)
 
 
-def _end(process: subprocess.Popen[str]) -> str:
+def refusal(said: str) -> str:
+    """Return why there is no profile, and what helps, from what py-spy said."""
+    why = said.split("\n\nStack backtrace", 1)[0].strip()
+    if _DENIED.search(why):
+        return (
+            "--profile: py-spy is not permitted to read the broker's memory. Run as root; in a "
+            f"container that needs the capability SYS_PTRACE beside. py-spy says:\n{why}"
+        )
+    return f"py-spy could not profile the broker:\n{why}"
+
+
+def _start(command: list[str]) -> subprocess.Popen[str]:
     try:
-        return process.communicate(timeout=_WRITE_SECONDS_MAX)[1]
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+    except OSError as error:
+        raise ProfilerError(f"py-spy cannot be run: {error}") from None
+
+
+def _end(process: subprocess.Popen[str], seconds: float) -> str:
+    try:
+        return process.communicate(timeout=seconds + _WRITE_SECONDS_MAX)[1]
     except subprocess.TimeoutExpired:
         process.kill()
         return process.communicate()[1]

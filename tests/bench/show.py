@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tests.bench.figures import CIRCUMSTANCES, COLUMNS, FOREIGN_CORES_MAX, RATES, Figures, Result
+from tests.bench.figures import COLUMNS, FOREIGN_CORES_MAX, RATES, Figures, Result
 
 _FILE_COLUMNS = 120
 #: Ratios this near to 1 are the machine's mood.
@@ -35,9 +35,10 @@ def table(results: Sequence[Result]) -> Table:
 
 def ratio_table(ratios: Iterable[tuple[str, Figures]]) -> Table:
     """Return now divided by then: green where that is better, red where it is worse."""
-    columns = [column for column in COLUMNS if column[0] not in CIRCUMSTANCES]
+    rows = list(ratios)
+    columns = [column for column in COLUMNS if any(column[0] in figures for _, figures in rows)]
     shown = _table("now / then", [heading for _, heading, _ in columns])
-    for point, figures in ratios:
+    for point, figures in rows:
         shown.add_row(point, *(_ratio(figures, name) for name, _, _ in columns))
     return shown
 

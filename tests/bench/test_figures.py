@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from statistics import median
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tests.bench import machine
 from tests.bench.figures import (
     Figures,
     Result,
@@ -123,6 +126,8 @@ class TestPoints:
             (["--seconds", "0"], "must lie between"),
             (["--repeat", "0"], "must lie between"),
             (["--compare", "/nowhere"], "cannot read /nowhere"),
+            (["--draw", "/dev/null"], "cannot use /dev/null"),
+            (["--profile", "/dev/null/deeper"], "cannot use /dev/null/deeper"),
         ],
     )
     def test_a_mistake_ends_with_code_2_and_a_sentence(
@@ -151,6 +156,35 @@ class TestShow:
         lines = shown(ratio_table([("send-1x1", figures)]))
         assert "1.50" in lines
         assert "0.91" in lines
+        assert "drained/s" not in lines
+
+
+class TestCommit:
+    @pytest.fixture
+    def git(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr(machine, "ROOT", tmp_path)
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        for name in ("broker", "docs"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "file").write_text("committed")
+        for words in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "first"]):
+            subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+        return tmp_path
+
+    def test_results_that_are_being_written_are_no_change_of_the_code(self, git: Path) -> None:
+        (git / "docs" / "file").write_text("")
+        assert re.fullmatch("[0-9a-f]{7,}", machine.commit())
+
+    def test_changed_code_is_marked(self, git: Path) -> None:
+        (git / "broker" / "file").write_text("changed")
+        assert machine.commit().endswith("+")
+
+    def test_a_copy_without_git_is_unknown(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(machine, "ROOT", tmp_path)
+        monkeypatch.setenv("PATH", "")
+        assert machine.commit() == "unknown"
 
 
 class TestPlots:
