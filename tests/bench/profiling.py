@@ -15,10 +15,8 @@ from typing import Final
 _SAMPLES_PER_S: Final = 200
 #: Writing the picture, once the recording is over.
 _WRITE_SECONDS_MAX: Final = 60.0
-#: What py-spy says where it may not look; the second where it lacks the capability alone.
-_DENIED: Final = re.compile(
-    r"permission denied|operation not permitted|failed to find python version", re.IGNORECASE
-)
+#: What py-spy says where it may not look.
+_DENIED: Final = re.compile("permission denied|operation not permitted", re.IGNORECASE)
 
 
 class ProfilerError(Exception):

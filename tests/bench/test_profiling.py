@@ -88,7 +88,6 @@ def test_a_tool_that_does_not_end_is_ended(bin_: Path, monkeypatch: pytest.Monke
         'Permission Denied: Try running again with elevated permissions by going "sudo !!"',
         DENIED,
         "Error: Operation not permitted (os error 1)",
-        "Error: Failed to find python version from target process",
     ],
 )
 def test_what_the_tool_says_where_it_may_not_look_is_understood(said: str) -> None:
@@ -99,6 +98,6 @@ def test_what_the_tool_says_where_it_may_not_look_is_understood(said: str) -> No
 
 
 def test_any_other_reason_is_passed_on() -> None:
-    assert refusal("Error: No such process\n") == (
+    assert refusal("Error: No such process\n\nStack backtrace:\n   0: anyhow\n") == (
         "py-spy could not profile the broker:\nError: No such process"
     )
