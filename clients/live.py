@@ -11,6 +11,7 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Final, Self
 
+from broker.wire.limits import WINDOW_MAX
 from clients.calls import Calls, sentence
 from clients.errors import KotakError, Unauthorized
 from clients.results import Message
@@ -22,7 +23,11 @@ THREAD: Final = "kotak-live"
 
 
 class LiveInbox:
-    """Follows one session at a time. A message counts as read once it was shown."""
+    """Follows one session at a time, from the moment on when it is asked to.
+
+    Nothing is acknowledged: what was shown here is still there for ``kotakmasuk``, as what came
+    before is. With ``WINDOW_MAX`` messages waiting, none is shown until some were read.
+    """
 
     def __init__(self, open_client: Callable[[str], Calls], say: Callable[[str], None]) -> None:
         self._open_client = open_client
@@ -65,10 +70,14 @@ class LiveInbox:
         try:
             with (
                 self._open_client(token) as client,
-                closing(client.messages(stop=stop)) as arriving,
+                closing(
+                    client.messages(window=WINDOW_MAX, acknowledge=False, stop=stop)
+                ) as arriving,
             ):
+                since_ms = client.ping()
                 for message in arriving:
-                    show(message)
+                    if message.at_ms >= since_ms:
+                        show(message)
         except Unauthorized:
             pass  # the chat's next command says so
         except KotakError as error:

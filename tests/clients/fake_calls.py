@@ -41,10 +41,18 @@ class FakeBroker:
         self.connected.append((address, token, timeout_ms))
         return FakeClient(self, token)
 
-    def put(self, to: str, sender: str, text: str, *, name: str | None = None) -> int:
+    def put(
+        self,
+        to: str,
+        sender: str,
+        text: str,
+        *,
+        name: str | None = None,
+        at_ms: int = 1_700_000_000_000,
+    ) -> int:
         seq = sum(map(len, self.mailboxes.values())) + 1
         shown = self.accounts[sender][1] if name is None else name
-        self.mailboxes[to].append(Message(seq, 1_700_000_000_000, sender, shown, f"id{seq}", text))
+        self.mailboxes[to].append(Message(seq, at_ms, sender, shown, f"id{seq}", text))
         return seq
 
     def waiting(self, user: str) -> list[str]:
