@@ -9,10 +9,12 @@ import itertools
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +23,11 @@ import pytest
 from broker.config import SETTINGS, Address, Config, show
 from broker.exits import Exit
 from broker.server import Server
+from clients import Client
 from tests.conftest import Broker
+from tests.e2e import program
+from tests.e2e.program import PATIENCE_S, Program, eventually
+from tests.e2e.test_cli import Terminal
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,13 +38,14 @@ DOCUMENTS: Final = (
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs/decisions").glob("*.md")),
+    ROOT / "docs/bench/README.md",
 )
 
 
-def run(program: str, broker: Broker) -> subprocess.CompletedProcess[str]:
-    assert ADDRESS in program
+def run(text: str, broker: Broker) -> subprocess.CompletedProcess[str]:
+    assert ADDRESS in text
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", program.replace(ADDRESS, broker.zmq)],
+        [sys.executable, "-W", "error", "-c", text.replace(ADDRESS, broker.zmq)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -48,8 +55,9 @@ def run(program: str, broker: Broker) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_readme_has_a_blocking_and_an_asyncio_program() -> None:
-    assert [("AsyncClient" in program) for program in PROGRAMS] == [False, True]
+def test_the_readme_has_a_blocking_an_asyncio_and_a_receiving_program() -> None:
+    assert [("AsyncClient" in text) for text in PROGRAMS] == [False, True, False]
+    assert [("client.messages()" in text) for text in PROGRAMS] == [False, False, True]
 
 
 def test_the_blocking_program_sends_reads_in_order_and_takes(demo_broker: Broker) -> None:
@@ -67,6 +75,29 @@ def test_the_asyncio_program_stores_all_it_sends(demo_broker: Broker) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "100 stored\n", "")
 
 
+def test_the_receiver_prints_what_waits_and_what_arrives_and_takes_it(
+    demo_broker: Broker,
+) -> None:
+    assert ADDRESS in PROGRAMS[2]
+    with Client(demo_broker.zmq) as sender, Client(demo_broker.zmq) as reader:
+        sender.login("shafwa", "mks")
+        reader.login("afif", "plp")
+        sender.send("afif", "waits")
+        with subprocess.Popen(
+            [sys.executable, "-W", "error", "-uc", PROGRAMS[2].replace(ADDRESS, demo_broker.zmq)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+        ) as receiver:
+            try:
+                assert receiver.stdout is not None
+                assert receiver.stdout.readline() == b"shafwa waits\n"
+                sender.send("afif", "arrives")
+                assert receiver.stdout.readline() == b"shafwa arrives\n"
+                eventually(lambda: not reader.inbox().messages)
+            finally:
+                receiver.kill()
+
+
 def transcript(first: str) -> list[str]:
     """Return the lines of the indented block that begins with ``first``, without that line."""
     lines = README.splitlines()
@@ -81,26 +112,60 @@ def without_secrets_and_times(line: str) -> str:
     )
 
 
-def test_the_chat_of_the_readme_says_what_is_printed(demo_broker: Broker) -> None:
-    typed: list[str] = []
-    said: list[str] = []
-    for line in transcript("$ scripts/kotak"):
-        match = re.fullmatch(r"Command \S*: (.*)|(.*)", line)
-        assert match
-        (typed if match[1] else said).append(match[1] or match[2])
-    assert len(typed) == 7
-    done = subprocess.run(
-        [sys.executable, "-m", "broker.cli", "--broker", demo_broker.zmq],
-        input="\n".join(typed[:-1]),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    greeting, *said = map(without_secrets_and_times, said)
-    assert greeting.startswith("Kotak at ")  # at a terminal only
-    assert [without_secrets_and_times(line) for line in done.stdout.splitlines()] == said
+def test_the_chat_of_the_readme_is_what_a_terminal_shows(demo_broker: Broker) -> None:
+    with closing(Terminal({}, "--broker", demo_broker.zmq)) as terminal:
+        typed = 0
+        for line in transcript("$ scripts/kotak"):
+            match = re.fullmatch(r"(Command )(?::|kt_\S+:) (.*)", line)
+            if match:
+                terminal.read_until("Command kt_" if "kt_" in line.split(": ")[0] else "Command :")
+                terminal.type(f"{match[2]}\r")
+                typed += 1
+            else:
+                shown = line.replace(ADDRESS, demo_broker.zmq)
+                terminal.read_until(re.sub(r"^\[.*?\] |(?<=kt_)\S+", "", shown))
+        assert typed == 7
+        assert terminal.process.wait(PATIENCE_S) == 0
+
+
+PASSWORDS: Final = {"shafwa": "mks", "fadly": "prp", "afif": "plp"}
+
+
+def test_the_single_commands_of_the_readme_say_what_is_printed(
+    demo_broker: Broker, tmp_path: Path
+) -> None:
+    env = {"KOTAK_BROKER": demo_broker.zmq, "KOTAK_SESSION_FILE": str(tmp_path / "session")}
+    lines = transcript("$ scripts/kotak login shafwa")
+    commands = "\n".join(["$ scripts/kotak login shafwa", *lines]).split("$ scripts/kotak ")[1:]
+    assert len(commands) == 6
+    for command in commands:
+        line, *printed = command.splitlines()
+        words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)]
+        if words[0] == "login":
+            done = program.run(
+                *words, "--password-stdin", typed=f"{PASSWORDS[words[1]]}\n", env=env
+            )
+            assert printed.pop(0) == f"Password of {words[1]}:"
+        elif words[0] == "watch":
+            done = watch(demo_broker, env, printed[1].rpartition(": ")[2])
+            assert printed.pop() == "^C"
+        else:
+            done = program.run(*words, env=env)
+        assert done.code == 0
+        said = sorted((done.out + done.err).replace(demo_broker.zmq, ADDRESS).splitlines())
+        assert [without_secrets_and_times(each) for each in said] == sorted(
+            without_secrets_and_times(each) for each in printed
+        )
+
+
+def watch(broker: Broker, env: dict[str, str], text: str) -> program.Ended:
+    """Run ``kotak watch`` until it has shown ``text``, which Afif sends; end it with Ctrl-C."""
+    with Program("watch", env=env) as watching, Client(broker.zmq) as afif:
+        afif.login("afif", PASSWORDS["afif"])
+        afif.send("fadly", text)
+        watching.wait_for(re.compile(re.escape(text)))
+        watching.signal(signal.SIGINT)
+        return watching.end()
 
 
 def test_the_lines_of_the_text_door_get_the_answers_that_are_printed(demo_broker: Broker) -> None:
@@ -119,7 +184,7 @@ def test_the_lines_of_the_text_door_get_the_answers_that_are_printed(demo_broker
             token = json.loads(reply).get("tokenid", token)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_link_in_a_document_leads_somewhere(document: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text(encoding="utf-8"))
     missing = [link for link in links if not (document.parent / link).exists()]
