@@ -78,7 +78,6 @@ class WorkerPool:
         self._faults = 0
         #: For the metrics page.
         self.turns = 0
-        self.requests_in_turns = 0
         self._threads = [
             threading.Thread(target=self._work, name=f"kotak-worker-{number}", daemon=True)
             for number in range(threads)

@@ -17,6 +17,8 @@ STEP_ROWS: Final = 500
 #: Free pages that are kept for what comes next; above it each step gives some back to the disk.
 FREE_PAGES_KEPT: Final = 2_048
 _PAGES_GIVEN_BACK: Final = 256
+#: What `PRAGMA auto_vacuum` says of a file that can become shorter.
+_INCREMENTAL: Final = 2
 
 Run = Callable[[str, Sequence[Any]], list[Any]]
 
@@ -62,9 +64,10 @@ class Retention:
 
     def _give_back(self) -> bool:
         """Shorten the file by a few pages where many are free; tell whether there are more."""
+        ((mode,),) = self._run("PRAGMA auto_vacuum", ())
         ((free,),) = self._run("PRAGMA freelist_count", ())
         surplus: int = free - FREE_PAGES_KEPT
-        if surplus <= 0:
+        if mode != _INCREMENTAL or surplus <= 0:
             return False
         self._run(f"PRAGMA incremental_vacuum({min(surplus, _PAGES_GIVEN_BACK)})", ())
         return surplus > _PAGES_GIVEN_BACK
