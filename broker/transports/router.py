@@ -87,8 +87,8 @@ class Router:
     def drain(self) -> list[Arrival]:
         """Take what has arrived, up to the limits of a turn, without waiting.
 
-        Hot path, hence frame by frame: `recv_multipart` costs four times as much. A frame that is not
-        copied knows whether another follows; asking the socket would cost 1 us a frame.
+        Hot path, hence frame by frame: `recv_multipart` costs four times as much. A frame that is
+        not copied knows whether another follows; asking the socket would cost 1 us a frame.
         """
         recv = self._socket.recv
         arrivals: list[Arrival] = []
