@@ -42,6 +42,8 @@ DEMO_USERS: Final = (
 
 #: Open files wanted: at its limit libzmq spins on a core and SQLite cannot open its files.
 _OPEN_FILES_WANTED: Final = 65_536
+#: Beside the connections of the text door: ZeroMQ peers, the database, the logs.
+_OPEN_FILES_SPARE: Final = 1_000
 #: The text gateway's own way to the ROUTER.
 _INPROC: Final = "inproc://kotak"
 #: What the text gateway counts, by its attributes, and what each means.
@@ -87,7 +89,7 @@ class Server:
         Errors: `StoreUnusableError`, `ExitError` (an address is taken).
         """
         os.umask(0o077)  # whatever is made from here on is for our own eyes
-        _raise_open_files()
+        _raise_open_files(self._config.text_connections_max + _OPEN_FILES_SPARE)
         with self._parts as opened:
             doors = self._open()
             self._parts = opened.pop_all()
@@ -213,11 +215,11 @@ def _add_demo_users(store: Store, hasher: Hasher) -> None:
                 store.put_account(user, Account(user, name, hasher.hash(password)))
 
 
-def _raise_open_files() -> None:
-    """Allow as many open files as we may, up to what thousands of connections need."""
+def _raise_open_files(needed: int) -> None:
+    """Allow as many open files as we may; say so where that is less than ``needed``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES_WANTED if hard == resource.RLIM_INFINITY else min(_OPEN_FILES_WANTED, hard)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    if wanted < _OPEN_FILES_WANTED:
+    if max(soft, wanted) < needed:
         log.warning("only %d files may be open at once: raise LimitNOFILE or ulimit -n", wanted)
