@@ -50,6 +50,8 @@ class TurnTaker(Protocol):
 
     def lost(self, routes: Mapping[Route, bool]) -> None: ...
 
+    def tidy(self, now_ms: int) -> bool: ...
+
 
 class WorkerPool:
     """Threads that take turns at leading. ``on_failure`` hears when no OK can be given any more."""
@@ -124,13 +126,14 @@ class WorkerPool:
         finished = [self._outbox.popleft() for _ in range(len(self._outbox))]
         self._slow_running -= len(finished)
         self.turns += bool(arrivals or finished)
-        turn = self._service.turn(arrivals, finished, self._clock_ms())
+        now_ms = self._clock_ms()
+        turn = self._service.turn(arrivals, finished, now_ms)
         lost = self._channel.send(turn.replies)
         if lost:
             self._service.lost(lost)
         self._jobs.extend(turn.jobs)
         self._faults = 0
-        if turn.failed:
+        if turn.failed or not self._service.tidy(now_ms):
             self._give_up()
 
     def _survive(self, error: Exception) -> None:

@@ -6,6 +6,7 @@ Every failure says what to do. A rule that is wrong for a good reason is changed
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from broker.core import ports
 from broker.logs import FIELDS
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -403,3 +405,10 @@ def test_every_rule_is_broken_by_bad_code(
     monkeypatch.setitem(globals(), "modules", lambda: made)
     with pytest.raises(AssertionError):
         rule()
+
+
+def test_the_store_port_has_twelve_methods_at_most() -> None:
+    """A small port is what lets another engine in; a thirteenth method wants a better cut."""
+    methods = [name for name, each in vars(ports.Store).items() if inspect.isfunction(each)]
+    public = [name for name in methods if not name.startswith("_")]
+    assert len(public) <= 12, f"{len(public)} methods in broker.core.ports.Store: {public}"

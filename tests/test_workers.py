@@ -73,7 +73,11 @@ class FakeService:
         self.fail = False
         self.faults_left = 0
         self.patience_ms = 1_000
+        self.tidies = True
         self.lost_routes: list[Mapping[bytes, bool]] = []
+
+    def tidy(self, now_ms: int) -> bool:
+        return self.tidies
 
     def lost(self, routes: Mapping[bytes, bool]) -> None:
         self.lost_routes.append(routes)
@@ -221,3 +225,13 @@ def test_the_service_hears_of_peers_that_could_not_be_reached() -> None:
         channel.put(b"x")
         channel.wait_for_replies(1)
     assert service.lost_routes[0] == {b"gone": True, b"slow": False}
+
+
+def test_a_store_that_fails_while_it_is_tidied_stops_the_pool_too() -> None:
+    service = FakeService()
+    service.tidies = False
+    pool = Pool(service)
+    with pool as channel:
+        channel.put(b"answered")
+        assert channel.wait_for_replies(1) == [b"answered"]
+        assert pool.failed.wait(WAIT_S)

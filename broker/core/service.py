@@ -116,11 +116,6 @@ class Service:
         """Count the receivers."""
         return len(self._subscriptions)
 
-    @property
-    def due(self) -> bool:
-        """Tell whether there is something to push that the last turn had no time for."""
-        return bool(self._subscriptions.due)
-
     def lost(self, routes: Mapping[Route, bool]) -> None:
         """Hear of connections that are gone (True) or had no room for their frames (False)."""
         self._subscriptions.lost(routes)
@@ -139,7 +134,7 @@ class Service:
                 answers, jobs = self._batch_when_full(arrivals, finished, now_ms)
             frames = self._replies.encode(answers)
             self._push.add_events(frames, now_ms)
-            return Turn(frames, jobs, failed=not self._tidied(now_ms))
+            return Turn(frames, jobs, failed=False)
         except StoreFailedError:  # also in the second attempt, or while names are looked up
             log.critical("the store failed; the batch was refused", exc_info=True)
             return Turn(self._refuse_all(arrivals, finished), [], failed=True)
@@ -148,13 +143,13 @@ class Service:
     def patience_ms(self) -> int:
         """How long the next turn may wait for something to arrive."""
         if self._subscriptions.due:
-            return 0
+            return 0  # more to push than the last turn had time for
         return TIDY_STEP_MS if self._tidying else IDLE_MS
 
-    def _tidied(self, now_ms: int) -> bool:
+    def tidy(self, now_ms: int) -> bool:
         """Let the store delete a little, now and then; False when it failed for good.
 
-        The replies of this turn stand whatever happens here: they were committed before.
+        For after a turn's replies were sent, so that they do not wait for it.
         """
         if now_ms < self._tidy_at_ms:
             return True
