@@ -102,7 +102,7 @@ def _run(words: list[str]) -> int:
         return _run_text(words[1:])
     if not words or words[0] not in _OURS:
         return _run_client(words)
-    args = _parser().parse_args(words)
+    args = _parse(_parser(), words)
     run: Callable[[argparse.Namespace], int] = args.run
     return run(args)
 
@@ -131,6 +131,28 @@ class _Parser(argparse.ArgumentParser):
         self.exit(Exit.USAGE, f"kotak: {message}\ntry: {self.prog} --help\n")
 
 
+def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """Parse, and let the command that was meant speak of a word that it does not know."""
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        speaker = _speaker(parser, words)
+        options = [name for action in speaker._actions for name in action.option_strings]  # noqa: SLF001 - argparse tells no other way
+        close = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        speaker.error(f"{speaker.prog} does not know {unknown[0]!r}{hint}")
+    return args
+
+
+def _speaker(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of the innermost command that the words name."""
+    for action in parser._actions:  # noqa: SLF001 - as above
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
+            for number, word in enumerate(words):
+                if word in action.choices:
+                    return _speaker(action.choices[word], words[number + 1 :])
+    return parser
+
+
 # --- The client's commands -------------------------------------------------------------------
 
 
@@ -147,7 +169,7 @@ def _run_client(words: list[str]) -> int:
         close = difflib.get_close_matches(words[0], known, n=1)
         hint = f"did you mean {close[0]}?" if close else "kotak --help lists what there is"
         return _fail(Exit.USAGE, f"there is no command {words[0]!r}; {hint}")
-    args = parser.parse_args(words)
+    args = _parse(parser, words)
     run: Callable[[argparse.Namespace], int] = args.run
     return run(args)
 

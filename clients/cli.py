@@ -259,7 +259,6 @@ def _seconds(text: str) -> float:
 
 
 def _limit(text: str) -> int:
-    messages = int(text)
-    if not 1 <= messages <= LIMIT_MAX:
+    if not text.isdecimal() or not 1 <= int(text) <= LIMIT_MAX:
         raise argparse.ArgumentTypeError(f"give a number between 1 and {LIMIT_MAX}")
-    return messages
+    return int(text)

@@ -165,7 +165,8 @@ def test_a_wrong_setting_ends_before_the_server_is_loaded(
 
 
 def test_an_abbreviated_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--worker 3" in usage_error(["serve", "--worker", "3"], capsys)
+    error = usage_error(["serve", "--worker", "3"], capsys)
+    assert "does not know '--worker'; did you mean --workers?" in error
 
 
 def test_check_config_shows_each_setting_its_value_and_source(
@@ -291,3 +292,22 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
     ended = run_python(program)
     assert ended.stderr == ""
     assert ended.returncode == 141
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["serve", "--dmeo"], "kotak serve does not know '--dmeo'; did you mean --demo?"),
+        (["serve", "extra"], "kotak serve does not know 'extra'"),
+        (["user", "add", "ann", "--nmae", "Ann"], "'--nmae'; did you mean --name?"),
+        (["watch", "--jsno"], "kotak watch does not know '--jsno'; did you mean --json?"),
+        (["inbox", "--limit", "abc"], "give a number between 1 and"),
+    ],
+)
+def test_a_wrong_option_is_answered_by_its_command(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err
