@@ -26,7 +26,7 @@ from broker.server import Server
 from clients import Client
 from tests.conftest import Broker
 from tests.e2e import program
-from tests.e2e.program import PATIENCE_S, Program, eventually
+from tests.e2e.program import Program, eventually
 from tests.e2e.test_cli import Terminal
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -125,7 +125,7 @@ def test_the_chat_of_the_readme_is_what_a_terminal_shows(demo_broker: Broker) ->
                 shown = line.replace(ADDRESS, demo_broker.zmq)
                 terminal.read_until(re.sub(r"^\[.*?\] |(?<=kt_)\S+", "", shown))
         assert typed == 7
-        assert terminal.process.wait(PATIENCE_S) == 0
+        assert terminal.leave("quit\r") == 0
 
 
 PASSWORDS: Final = {"shafwa": "mks", "fadly": "prp", "afif": "plp"}

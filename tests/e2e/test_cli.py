@@ -243,16 +243,33 @@ class Terminal:
         """Wait until ``words`` stand behind what was waited for last."""
 
         def look() -> bool:
-            if select.select([self._mine], [], [], 0.1)[0]:
-                received = os.read(self._mine, 65_536).decode(errors="replace")
-                self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", received)
+            self.read()
             return words in self.seen[self._read :]
 
         eventually(look)
         self._read = self.seen.index(words, self._read) + len(words)
 
+    def read(self) -> None:
+        """Take what stands there by now."""
+        if select.select([self._mine], [], [], 0.1)[0]:
+            received = os.read(self._mine, 65_536).decode(errors="replace")
+            self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", received)
+
     def type(self, keys: str) -> None:
         os.write(self._mine, keys.encode())
+
+    def leave(self, keys: str) -> int:
+        """Type ``keys`` until the program ends, and return its exit code.
+
+        What is typed while a prompt is being drawn anew may reach nobody, as with a person.
+        """
+        for _ in range(int(PATIENCE_S)):
+            with contextlib.suppress(OSError):  # it may end at this very moment
+                self.type(keys)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.wait(1)
+            self.read()
+        raise AssertionError(f"it does not end: {self.seen}")
 
     def close(self) -> None:
         self.process.kill()
@@ -273,9 +290,7 @@ def test_a_chat_at_a_terminal(broker: Serving, tmp_path: Path) -> None:
         terminal.read_until("Command kt_")
         terminal.type("kotakmasuk\r")
         terminal.read_until("dari terminal")
-        terminal.read_until("Command kt_")
-        terminal.type("\x04")
-        assert terminal.process.wait(PATIENCE_S) == 0
+        assert terminal.leave("\x04") == 0
         assert "mks" not in terminal.seen
 
 
