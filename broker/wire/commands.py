@@ -13,14 +13,18 @@ from typing import Any, Final, NamedTuple
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import (
     CLIENT_CHARS_MAX,
+    DEVICE_CHARS_MAX,
     INBOX_MESSAGES_DEFAULT,
     INBOX_MESSAGES_MAX,
     MESSAGE_ID_CHARS_MAX,
     NAME_BYTES_MAX,
     PASSWORD_BYTES_MAX,
     PASSWORD_HASH_CHARS_MAX,
+    ROOM_MARK,
     SEQ_MAX,
     TEXT_BYTES_MAX,
+    TTL_MS_MAX,
+    TTL_MS_MIN,
     USER_CHARS_MAX,
     WINDOW_DEFAULT,
     WINDOW_MAX,
@@ -80,6 +84,13 @@ def _integer(fields: Fields, key: str, low: int, high: int, default: Any = _MISS
     return value
 
 
+def _boolean(fields: Fields, key: str) -> bool:
+    value = fields.get(key, False)
+    if type(value) is not bool:
+        raise _refuse(f"'{key}' must be true or false")
+    return value
+
+
 def _new_user(fields: Fields) -> str:
     """Return a name that may be given to a new account (names to look up need no such check)."""
     user: str = _name(fields, "user", USER_CHARS_MAX)
@@ -88,6 +99,26 @@ def _new_user(fields: Fields) -> str:
             "a user name has small letters, digits, '.', '_' and '-', a letter or digit first"
         )
     return user
+
+
+def _device(fields: Fields) -> str:
+    device: str = _name(fields, "device", DEVICE_CHARS_MAX, "")
+    if device and not _USER.fullmatch(device):
+        raise _refuse(
+            "a device has small letters, digits, '.', '_' and '-', a letter or digit first"
+        )
+    return device
+
+
+def _new_room(fields: Fields) -> str:
+    """Return a name that may be given to a new room."""
+    room: str = _name(fields, "room", USER_CHARS_MAX)
+    if room[0] != ROOM_MARK or not _USER.fullmatch(room, 1):
+        raise _refuse(
+            "a room's name is '#' and small letters, digits, '.', '_' and '-', a letter or digit "
+            "first"
+        )
+    return room
 
 
 def _only(fields: Fields, *known: str) -> None:
@@ -99,7 +130,7 @@ def _only(fields: Fields, *known: str) -> None:
 
 
 class NoArgs(NamedTuple):
-    """``ping``, ``logout``."""
+    """``ping``, ``logout``, ``unsubscribe``, ``rooms``."""
 
     @classmethod
     def parse(cls, fields: Fields) -> NoArgs:
@@ -123,26 +154,31 @@ class HelloArgs(NamedTuple):
 
 
 class LoginArgs(NamedTuple):
-    """``login``: a user name and its password."""
+    """``login``: a user name, its password, and which device this is (empty: none in particular)."""
 
     user: str
     password: str
+    device: str
 
     @classmethod
     def parse(cls, fields: Fields) -> LoginArgs:
-        _only(fields, "user", "password")
+        _only(fields, "user", "password", "device")
         return cls(
             _name(fields, "user", USER_CHARS_MAX),
             _string(fields, "password", PASSWORD_BYTES_MAX),
+            _device(fields),
         )
 
 
 class ChatArgs(NamedTuple):
-    """``chat``: the recipient, the text, and the client-made id that makes a retry safe."""
+    """``chat``: the recipient, the text, the client-made id that makes a retry safe, and how long
+    it is worth reading (None: for ever).
+    """
 
     to: str
     text: str
     message_id: str
+    ttl_ms: int | None
 
     @classmethod
     def parse(cls, fields: Fields) -> ChatArgs:
@@ -155,27 +191,32 @@ class ChatArgs(NamedTuple):
             and 0 < len(message_id) <= MESSAGE_ID_CHARS_MAX
             and len(fields) == 3
         ):
-            return tuple.__new__(cls, (to, text, message_id))
-        _only(fields, "to", "text", "id")
+            return tuple.__new__(cls, (to, text, message_id, None))
+        _only(fields, "to", "text", "id", "ttl_ms")
         return cls(
             _name(fields, "to", USER_CHARS_MAX),
             _string(fields, "text", TEXT_BYTES_MAX),
             _name(fields, "id", MESSAGE_ID_CHARS_MAX),
+            _integer(fields, "ttl_ms", TTL_MS_MIN, TTL_MS_MAX, None),
         )
 
 
 class InboxArgs(NamedTuple):
-    """``kotakmasuk``: how many messages at most, and after which sequence (None: the cursor)."""
+    """``kotakmasuk``: how many messages at most, after which sequence (None: the cursor), and of
+    which epoch that sequence is.
+    """
 
     limit: int
     after: int | None
+    epoch: int | None
 
     @classmethod
     def parse(cls, fields: Fields) -> InboxArgs:
-        _only(fields, "limit", "after")
+        _only(fields, "limit", "after", "epoch")
         return cls(
             _integer(fields, "limit", 1, INBOX_MESSAGES_MAX, INBOX_MESSAGES_DEFAULT),
             _integer(fields, "after", 0, SEQ_MAX, None),
+            _integer(fields, "epoch", 0, SEQ_MAX, None),
         )
 
 
@@ -191,22 +232,127 @@ class AckArgs(NamedTuple):
 
 
 class SubscribeArgs(NamedTuple):
-    """``subscribe``: how many messages may be unacknowledged, and where to begin."""
+    """``subscribe``: how many messages may be unacknowledged, where to begin, of which epoch."""
 
     window: int
     after: int | None
+    epoch: int | None
 
     @classmethod
     def parse(cls, fields: Fields) -> SubscribeArgs:
-        _only(fields, "window", "after")
+        _only(fields, "window", "after", "epoch")
         return cls(
             _integer(fields, "window", 1, WINDOW_MAX, WINDOW_DEFAULT),
             _integer(fields, "after", 0, SEQ_MAX, None),
+            _integer(fields, "epoch", 0, SEQ_MAX, None),
+        )
+
+
+#: What `history` can be of, beside a room.
+INBOX: Final = "inbox"
+SENT: Final = "sent"
+
+
+class HistoryArgs(NamedTuple):
+    """``history``: of what, and which page: below ``before``, above ``after``, or the newest."""
+
+    of: str
+    before: int | None
+    after: int | None
+    limit: int
+
+    @classmethod
+    def parse(cls, fields: Fields) -> HistoryArgs:
+        _only(fields, "of", "before", "after", "limit")
+        args = cls(
+            _name(fields, "of", USER_CHARS_MAX, INBOX),
+            _integer(fields, "before", 0, SEQ_MAX, None),
+            _integer(fields, "after", 0, SEQ_MAX, None),
+            _integer(fields, "limit", 1, INBOX_MESSAGES_MAX, INBOX_MESSAGES_DEFAULT),
+        )
+        if args.of not in (INBOX, SENT) and args.of[0] != ROOM_MARK:
+            raise _refuse("'of' must be 'inbox', 'sent' or a '#room'")
+        if args.before is not None and args.after is not None:
+            raise _refuse("give one of 'before' and 'after'")
+        return args
+
+
+class StatusArgs(NamedTuple):
+    """``status``: a message, by its recipient and its sequence."""
+
+    to: str
+    seq: int
+
+    @classmethod
+    def parse(cls, fields: Fields) -> StatusArgs:
+        _only(fields, "to", "seq")
+        return cls(_name(fields, "to", USER_CHARS_MAX), _integer(fields, "seq", 1, SEQ_MAX))
+
+
+class PresenceArgs(NamedTuple):
+    """``user_on``: where the page begins (None: at the first), and whether to tell more of each."""
+
+    after: str | None
+    detail: bool
+
+    @classmethod
+    def parse(cls, fields: Fields) -> PresenceArgs:
+        _only(fields, "after", "detail")
+        return cls(_name(fields, "after", USER_CHARS_MAX, None), _boolean(fields, "detail"))
+
+
+class RoomArgs(NamedTuple):
+    """``room_join``, ``room_leave``: which."""
+
+    room: str
+
+    @classmethod
+    def parse(cls, fields: Fields) -> RoomArgs:
+        _only(fields, "room")
+        return cls(_name(fields, "room", USER_CHARS_MAX))
+
+
+class RoomCreateArgs(NamedTuple):
+    """``room_create``: its name, who may join, and whether newcomers may read what was said."""
+
+    room: str
+    open: bool
+    history: bool
+
+    @classmethod
+    def parse(cls, fields: Fields) -> RoomCreateArgs:
+        _only(fields, "room", "open", "history")
+        return cls(_new_room(fields), _boolean(fields, "open"), _boolean(fields, "history"))
+
+
+class RoomInviteArgs(NamedTuple):
+    """``room_invite``: whom, to where."""
+
+    room: str
+    user: str
+
+    @classmethod
+    def parse(cls, fields: Fields) -> RoomInviteArgs:
+        _only(fields, "room", "user")
+        return cls(_name(fields, "room", USER_CHARS_MAX), _name(fields, "user", USER_CHARS_MAX))
+
+
+class RoomMembersArgs(NamedTuple):
+    """``room_members``: of which room, and where the page begins (None: at the first)."""
+
+    room: str
+    after: str | None
+
+    @classmethod
+    def parse(cls, fields: Fields) -> RoomMembersArgs:
+        _only(fields, "room", "after")
+        return cls(
+            _name(fields, "room", USER_CHARS_MAX), _name(fields, "after", USER_CHARS_MAX, None)
         )
 
 
 class PageArgs(NamedTuple):
-    """``user_on``, ``user_list``: where the page begins (None: at the first)."""
+    """``user_list``: where the page begins (None: at the first)."""
 
     after: str | None
 
@@ -307,7 +453,15 @@ PARSERS: Final[Mapping[str, Callable[[Fields], Any]]] = {
     "ack": AckArgs.parse,
     "subscribe": SubscribeArgs.parse,
     "unsubscribe": NoArgs.parse,
-    "user_on": PageArgs.parse,
+    "history": HistoryArgs.parse,
+    "status": StatusArgs.parse,
+    "user_on": PresenceArgs.parse,
+    "rooms": NoArgs.parse,
+    "room_create": RoomCreateArgs.parse,
+    "room_invite": RoomInviteArgs.parse,
+    "room_join": RoomArgs.parse,
+    "room_leave": RoomArgs.parse,
+    "room_members": RoomMembersArgs.parse,
     "register": RegisterArgs.parse,
     "passwd": PasswdArgs.parse,
     "user_add": UserAddArgs.parse,

@@ -20,9 +20,14 @@ class Code(StrEnum):
     BAD_CREDENTIALS = "bad_credentials"
     FORBIDDEN = "forbidden"
     NO_SUCH_USER = "no_such_user"
+    NO_SUCH_ROOM = "no_such_room"
+    NO_SUCH_MESSAGE = "no_such_message"
     USER_EXISTS = "user_exists"
+    ROOM_EXISTS = "room_exists"
+    TOO_MANY = "too_many"
     CONFLICT = "conflict"
     MAILBOX_FULL = "mailbox_full"
+    RATE_LIMITED = "rate_limited"
     STORAGE_FULL = "storage_full"
     BUSY = "busy"
     UNAVAILABLE = "unavailable"
@@ -30,7 +35,7 @@ class Code(StrEnum):
 
 
 #: A client repeats these with the same message id; it asks its user about every other one.
-RETRYABLE: Final = frozenset({Code.BUSY, Code.UNAVAILABLE})
+RETRYABLE: Final = frozenset({Code.BUSY, Code.UNAVAILABLE, Code.RATE_LIMITED})
 
 
 class WireError(Exception):

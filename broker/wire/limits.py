@@ -43,6 +43,11 @@ PASSWORD_HASH_CHARS_MAX: Final = 256
 TOKEN_CHARS_MAX: Final = 64
 #: What a client says of itself in `hello`; it appears in logs, hence short.
 CLIENT_CHARS_MAX: Final = 64
+#: A device's name: it stands in the user's own lists.
+DEVICE_CHARS_MAX: Final = 32
+#: A message may expire after a second at the earliest (clocks) and ten years at the latest.
+TTL_MS_MIN: Final = 1_000
+TTL_MS_MAX: Final = 315_360_000_000
 #: Sequence numbers fit SQLite's and every language's signed 64-bit integer.
 SEQ_MAX: Final = 2**63 - 1
 
@@ -55,6 +60,16 @@ INBOX_MESSAGES_MAX: Final = 1_000
 INBOX_BYTES_MAX: Final = 1_048_576
 #: Names in one page of `user_on` and `user_list`.
 USERS_PAGE_MAX: Final = 1_000
+
+# --- Readers and rooms -----------------------------------------------------------------------
+#: Devices of one user, each with a cursor: a person's, with room.
+DEVICES_PER_USER_MAX: Final = 16
+#: Rooms of one user, joined or invited to: each is looked at when the user reads.
+ROOMS_PER_USER_MAX: Final = 100
+#: The first character of a room's name, and of no user's.
+ROOM_MARK: Final = "#"
+#: Who the broker's own notices are from: no user can have that name.
+NOTICE_SENDER: Final = "!kotak"
 
 # --- Push ------------------------------------------------------------------------------------
 #: Pushed and not yet acknowledged messages of a subscription when the client does not say.

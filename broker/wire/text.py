@@ -30,6 +30,7 @@ _WORDS: Final[Mapping[Code, str]] = {
     Code.UNAUTHORIZED: UNKNOWN_SESSION,
     Code.BAD_CREDENTIALS: BAD_CREDENTIALS,
     Code.NO_SUCH_USER: NO_SUCH_USER,
+    Code.NO_SUCH_ROOM: NO_SUCH_USER,
 }
 
 
