@@ -195,7 +195,7 @@ class TextGateway:
         limit = {"limit": LINE_INBOX_MESSAGES_MAX}
         result = await self._broker.request("kotakmasuk", limit, token=line.token)
         reader, messages = result["name"], result["messages"]
-        frame = text.inbox_reply((m["name"], reader, m["text"]) for m in messages)
+        frame = text.inbox_reply((m["name"], m.get("room", reader), m["text"]) for m in messages)
         return Answer(frame, taken=messages[-1]["seq"] if messages else None)
 
     async def _user_on(self, line: text.Line) -> Answer:

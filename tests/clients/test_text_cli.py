@@ -202,6 +202,18 @@ def test_the_five_commands_say_what_the_original_said() -> None:
     assert door.asked[:2] == [("login", "fadly", "prp"), ("chat", "T1", "afif", " hai  dudee")]
 
 
+def test_a_room_is_a_recipient_and_is_named_where_its_messages_are_read() -> None:
+    message = {"msg_from": "Afif", "msg_to": "#team", "msg": "hai"}
+    door = ScriptedDoor(
+        LOGIN,
+        {"status": "OK", "message": "Message Sent"},
+        {"status": "OK", "messages": [message]},
+    )
+    lines = said(door, "login fadly prp", "chat #team hai  semua", "kotakmasuk")
+    assert lines[1:] == ["message sent to #team", "from Afif to #team: hai"]
+    assert door.asked[1] == ("chat", "T1", "#team", "hai  semua")
+
+
 def test_the_prompt_shows_the_token_of_the_session() -> None:
     chat = TextChat(ScriptedDoor(LOGIN, {"status": "OK"}), say=lambda _: None)
     assert chat.prompt == "Command :"

@@ -32,15 +32,21 @@ class FakeBroker:
         self.fail: dict[str, Exception] = {}
         self.sessions: dict[str, str] = {}
         self.boxes: dict[str, list[dict[str, Any]]] = {user: [] for user in USERS}
+        self.rooms: dict[str, list[str]] = {}
         self.users_page_max = 1_000
         self._seq = count(1)
 
     def commands(self) -> list[str]:
         return [command for command, _ in self.calls]
 
-    def put(self, to: str, text: str, sender: str = "shafwa") -> None:
+    def put(
+        self, to: str, text: str, sender: str = "shafwa", *, room: str | None = None
+    ) -> dict[str, Any]:
         message = {"seq": next(self._seq), "name": USERS[sender][1], "text": text, "from": sender}
+        if room is not None:
+            message["room"] = room
         self.boxes[to].append(message)
+        return message
 
     async def request(
         self, command: str, args: Mapping[str, Any], *, token: str | None
@@ -69,10 +75,17 @@ class FakeBroker:
         return {"token": token, "user": user, "name": USERS[user][1], "expires_at_ms": 0}
 
     def _chat(self, user: str, *, to: str, text: str, id: str) -> dict[str, Any]:  # noqa: A002 - the field's name on the wire
+        if to.startswith("#"):
+            return self._say_in_room(user, to, text)
         if to not in self.boxes:
             raise WireError(Code.NO_SUCH_USER, "nobody of that name")
-        self.put(to, text, user)
-        return {"seq": self.boxes[to][-1]["seq"], "durability": "memory"}
+        return {"seq": self.put(to, text, user)["seq"], "durability": "memory"}
+
+    def _say_in_room(self, user: str, room: str, text: str) -> dict[str, Any]:
+        if user not in self.rooms.get(room, ()):
+            raise WireError(Code.NO_SUCH_ROOM, "no room of that name, or it is closed to you")
+        stored = [self.put(member, text, user, room=room) for member in self.rooms[room]]
+        return {"seq": stored[0]["seq"], "durability": "memory"}
 
     def _kotakmasuk(self, user: str, *, limit: int) -> dict[str, Any]:
         page = self.boxes[user][:limit]

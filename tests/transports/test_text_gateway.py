@@ -408,6 +408,32 @@ def test_a_fault_is_answered_and_logged_without_what_was_said(
     assert "canary" not in caplog.text
 
 
+@scenario
+async def test_a_room_is_spoken_to_like_a_user_and_named_as_the_recipient() -> None:
+    async with door() as d:
+        d.broker.rooms["#team"] = ["fadly", "shafwa"]
+        d.broker.put("fadly", "to you alone")
+        peer = await d.connect()
+        token = await peer.login()
+        sent = await peer.ask(b"chat %b #team  hai  semua \r\n" % token)
+        assert sent == {"status": "OK", "message": "Message Sent"}
+        assert (await peer.ask(b"kotakmasuk %b \r\n" % token))["messages"] == [
+            {"msg_from": "Shafwa", "msg_to": "Fadly", "msg": "to you alone"},
+            {"msg_from": "Fadly", "msg_to": "#team", "msg": "hai  semua"},
+        ]
+
+
+@scenario
+async def test_a_room_that_is_not_there_or_not_yours_is_a_user_that_was_not_found() -> None:
+    async with door() as d:
+        d.broker.rooms["#theirs"] = ["shafwa"]
+        peer = await d.connect()
+        token = await peer.login()
+        for room in (b"#theirs", b"#nowhere"):
+            reply = await peer.ask(b"chat %b %b  hai \r\n" % (token, room))
+            assert reply == {"status": "ERROR", "message": "User Tidak Ditemukan"}
+
+
 # --- stopping --------------------------------------------------------------------------------
 
 
