@@ -22,6 +22,7 @@ from broker.wire.limits import WINDOW_DEFAULT
 from clients import arguments, results
 from clients.arguments import Own
 from clients.client import DEFAULT_ADDRESS, LEAVE_MS, SUBMITTED_MAX
+from clients.curve_keys import Curve
 from clients.errors import KotakError, RequestError, WrongThread
 from clients.ids import MessageIds
 from clients.link import Link
@@ -61,6 +62,7 @@ class AsyncClient:
         retry_ms: int = 2_000,
         context: Context | None = None,
         name: str | None = None,
+        curve: Curve | None = None,
     ) -> None:
         self.address = address
         self._token = token
@@ -71,6 +73,7 @@ class AsyncClient:
             address,
             retry_ms=retry_ms,
             context=context,
+            curve=curve,
             replies_max=REPLIES_A_TURN,
             opened=self._opened,
             closing=self._closing,

@@ -26,6 +26,7 @@ import zmq
 from broker.wire.limits import WINDOW_DEFAULT
 from clients import arguments, results
 from clients.arguments import Own
+from clients.curve_keys import Curve
 from clients.errors import KotakError, RequestError
 from clients.ids import MessageIds
 from clients.link import Link
@@ -92,8 +93,8 @@ class Client:
 
     ``timeout_ms`` is the default for each call, repetitions included. ``retry_ms`` of silence make
     it probe the connection, and as much again make it reconnect. ``context`` is shared and
-    left alone where given. ``name`` is what `hello` tells the broker. No connection is made before
-    the first call.
+    left alone where given. ``name`` is what `hello` tells the broker. ``curve``
+    (`clients.curve_keys.read_curve`) encrypts. No connection is made before the first call.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Client:
         retry_ms: int = 2_000,
         context: Context | None = None,
         name: str | None = None,
+        curve: Curve | None = None,
     ) -> None:
         self.address = address
         self._token = token
@@ -115,6 +117,7 @@ class Client:
             address,
             retry_ms=retry_ms,
             context=context,
+            curve=curve,
             replies_max=2 * PENDING_MAX,
             opened=self._opened,
             closing=self._closing,

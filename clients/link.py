@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from broker.wire.limits import REPLY_BYTES_MAX
+from clients.curve_keys import Curve
 
 # Plain integers: `zmq.SNDMORE | zmq.NOBLOCK` makes an enum member at each use, 1.3 us a frame.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -37,9 +38,30 @@ _ENDS: Final[dict[int, str]] = {
     zmq.EVENT_CLOSED: "the connection was refused or timed out",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the peer does not speak ZeroMQ",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the peer does not speak this ZeroMQ",
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the broker refused the connection's credentials",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the broker could not judge the connection's key",
 }
 _EVENTS: Final = int(zmq.EVENT_HANDSHAKE_SUCCEEDED) | sum(_ENDS)
+#: What a broker answers that does not know the client's key (ZeroMQ RFC 27).
+_KEY_REFUSED: Final = 400
+
+
+class End(NamedTuple):
+    """Why a connection ended. ``final``: so will the next one, until somebody changes the keys."""
+
+    reason: str
+    final: bool = False
+
+
+_NOT_ADMITTED: Final = End(
+    "the broker does not admit this client's key: have its public key enrolled there", final=True
+)
+_NOT_ENCRYPTED: Final = End(
+    "keys were given, but the broker does not encrypt: connect without them, or set its curve_key",
+    final=True,
+)
+_ENCRYPTED: Final = End("the broker asks for encryption: give its public key (--curve)", final=True)
+#: A broker that cannot decrypt the first message closes the connection without a word.
+_BROKEN_OFF: Final = End("the broker broke off the handshake: is the key given the broker's own?")
 
 # The monitor's inproc name must not repeat: libzmq frees one only some time after the close.
 _monitor_numbers: Final = count(1)
@@ -48,9 +70,16 @@ _monitor_numbers: Final = count(1)
 class Link:
     """One connection. ``number`` is the session's name for it; `close` is all that ends it."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, number: int) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        number: int,
+        curve: Curve | None = None,
+    ) -> None:
         self.number = number
         self.socket = _dealer(context)
+        self._encrypted = curve is not None
         self.monitor: zmq.Socket[bytes] | None = None
         try:
             # inproc has no monitor events: it is connected at once and never breaks.
@@ -58,6 +87,8 @@ class Link:
                 name = f"inproc://kotak.client.{next(_monitor_numbers)}"
                 self.monitor = self.socket.get_monitor_socket(_EVENTS, name)
                 self.monitor.linger = 0
+            if curve is not None:
+                curve.apply(self.socket)
             # Only where it is asked for: with IPv6 on, a name is looked for there first.
             self.socket.setsockopt(zmq.IPV6, int("[" in address))
             self.socket.connect(address)
@@ -91,15 +122,25 @@ class Link:
         except zmq.Again:
             return
 
-    def events(self) -> Iterator[str | None]:
+    def events(self) -> Iterator[End | None]:
         """Yield what happened since the last call: None for established, a reason for ended."""
         monitor = self.monitor
         while monitor is not None:
             try:
-                event = parse_monitor_message(monitor.recv_multipart(_NOBLOCK))["event"]
+                told = parse_monitor_message(monitor.recv_multipart(_NOBLOCK))
             except zmq.Again:
                 return
-            yield None if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else _ENDS[int(event)]
+            event, value = int(told["event"]), int(told["value"])
+            yield None if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else self._end(event, value)
+
+    def _end(self, event: int, value: int) -> End:
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == _KEY_REFUSED:
+            return _NOT_ADMITTED
+        if value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+            return _NOT_ENCRYPTED if self._encrypted else _ENCRYPTED
+        if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and self._encrypted:
+            return _BROKEN_OFF
+        return End(_ENDS[event])
 
     def ready(self) -> tuple[bool, bool]:
         """Return (readable, writable). The descriptor is edge-triggered: ask after each use."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import zmq
 
+from clients.curve_keys import Curve
 from clients.errors import ConnectionFailed
 from clients.link import Link
 from clients.session import Session
@@ -34,6 +35,7 @@ class Pump:
         retry_ms: float,
         context: Context | None,
         replies_max: int,
+        curve: Curve | None = None,
         opened: Callable[[Link], None],
         closing: Callable[[Link], None],
     ) -> None:
@@ -43,6 +45,7 @@ class Pump:
         self._own_context = context is None
         self._context = zmq.Context() if context is None else context
         self._replies_max = replies_max
+        self._curve = curve
         self._opened = opened
         self._closing = closing
 
@@ -66,10 +69,12 @@ class Pump:
         link = self.link
         if link is None:
             return
-        for trouble in link.events():
-            if trouble is not None:
+        for end in link.events():
+            if end is not None:
                 self.receive()  # what the broker answered before it went
-                self.session.lost(monotonic_ms(), trouble)
+                self.session.lost(monotonic_ms(), end.reason)
+                if end.final:
+                    self.session.fail_unsent(end.reason)
                 return
             self.session.connected(monotonic_ms())
 
@@ -106,7 +111,7 @@ class Pump:
     def _open(self, number: int) -> None:
         address = self.session.address
         try:
-            link = Link(self._context, address, number)
+            link = Link(self._context, address, number, self._curve)
         except zmq.ZMQError as error:
             # Nothing that time would heal: no address, or no more sockets.
             why = f"cannot connect to {address!r}: {error.strerror}"

@@ -30,6 +30,7 @@ from broker.wire.limits import FRAME_BYTES_MAX, FRAMES_PER_MESSAGE_MAX, TEXT_BYT
 from clients.errors import (
     Busy,
     ClientClosed,
+    ConnectionFailed,
     KotakError,
     TooLarge,
     from_wire,
@@ -173,6 +174,12 @@ class Session:
         self._outgoing.clear()
         for call in list(self._pending.values()):
             self._fail(call, error())
+
+    def fail_unsent(self, why: str) -> None:
+        """Fail every call with a deadline that was never sent: more attempts would end as this."""
+        for call in list(self._pending.values()):
+            if not call.sends and call.deadline_ms < inf:
+                self._fail(call, ConnectionFailed(why, message_id=call.message_id))
 
     def _refuse(self, frame_bytes: int) -> KotakError:
         if self._closed:
