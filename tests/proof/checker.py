@@ -10,6 +10,11 @@
 | L4 | nothing is read that nobody sent, changed, or meant for somebody else |
 | L5 | a message id is stored once, and each repetition gets the same answer |
 | L6 | a send without an answer appears at most once |
+| L7 | who was given a message before, and who lost history, is told so |
+
+L7 is judged where the history records it: `redelivered` must stand at what this reader was given
+before, and must not at what was certainly never given; an epoch does not change in silence. What
+lies in a range that its reader was told to be lost is no breach of L1.
 
 An operation without an answer may have happened at any time after it was invoked, or never. The
 work is linear in the messages: sends are hashed by (sender, id), and all operations on a mailbox
@@ -22,6 +27,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,8 +35,10 @@ from tests.proof.history import (
     OK,
     Ack,
     Drained,
+    Gap,
     History,
     HistoryError,
+    HistoryLost,
     Read,
     Record,
     Seen,
@@ -40,6 +48,8 @@ from tests.proof.history import (
 )
 
 LAWS: Final = ("L1", "L2", "L3", "L4", "L5", "L6")
+#: Judged where marks or epochs were recorded.
+TOLD: Final = "L7"
 #: Breaches kept a law: the first few explain the fault, the rest are counted.
 SHOWN_MAX: Final = 5
 #: Answers after which nothing of the message may be stored (docs/PROTOCOL.md, "Errors"). Any other
@@ -51,12 +61,16 @@ REFUSALS: Final = frozenset(
         "too_large",
         "no_such_user",
         "conflict",
+        "no_such_room",
         "mailbox_full",
         "storage_full",
     }
 )
 
 Key = tuple[str, str]  # sender, message id
+Operation = Read | Ack | Gap | HistoryLost
+#: Of one mailbox, by sequence: the message that it names, and the read that showed it.
+Names = dict[int, tuple[Key, Read]]
 
 
 class Breach(NamedTuple):
@@ -77,6 +91,10 @@ class Verdict:
     sends: int = 0
     sends_ok: int = 0
     messages_read: int = 0
+    #: Deliveries that were recorded with or without their mark, and epochs that were compared.
+    told: int = 0
+    #: Messages answered OK and unread whose loss was announced: of a store that was put back.
+    announced: int = 0
     #: Messages answered OK and unread in a mailbox that nobody drained afterwards: not proven.
     undecided: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -85,6 +103,11 @@ class Verdict:
     @property
     def clean(self) -> bool:
         return not self.counts and not self.undecided
+
+    @property
+    def laws(self) -> tuple[str, ...]:
+        """The laws that were judged."""
+        return (*LAWS, TOLD) if self.told else LAWS
 
     def add(self, law: str, sentence: str, *shown_by: Record) -> None:
         self.counts[law] += 1
@@ -96,7 +119,7 @@ class Verdict:
             f"{self.sends:,} sends, {self.sends_ok:,} answered OK, {self.messages_read:,} read"
         )
         if self.clean:
-            return f"clean: {', '.join(LAWS)} hold ({counted})"
+            return f"clean: {', '.join(self.laws)} hold ({counted})"
         lines = [f"BROKEN ({counted})", *map(str, self.breaches)]
         lines += [
             f"{law}: {count - SHOWN_MAX:,} more breaches"
@@ -148,15 +171,25 @@ def judge(history: History) -> Verdict:
     """Judge a whole history. O(messages), plus sorting the reads and acknowledgements by time."""
     verdict = Verdict(len(history.sends))
     messages = _index(history.sends, verdict)
-    by_user: defaultdict[str, list[Read | Ack]] = defaultdict(list)
-    for read in history.reads:
-        by_user[read.user].append(read)
-    for ack in history.acks:
-        by_user[ack.user].append(ack)
-    for user, operations in by_user.items():
-        _Mailbox(user, messages, verdict).sweep(operations)
-    _judge_losses(messages.values(), history.drains, verdict)
+    names: defaultdict[str, Names] = defaultdict(dict)
+    for (user, _), operations in _by_reader(history).items():
+        _Reader(user, messages, names[user], verdict).sweep(operations)
+    _judge_losses(messages.values(), history, verdict)
     return verdict
+
+
+def _by_reader(history: History) -> dict[tuple[str, str], list[Operation]]:
+    """Sort what concerns each cursor: of a user, or of one of the user's devices."""
+    readers: defaultdict[tuple[str, str], list[Operation]] = defaultdict(list)
+    for loss in history.losses:  # before the reads: the answer that told it is one of these
+        readers[loss.user, loss.device].append(loss)
+    for read in history.reads:
+        readers[read.user, read.device].append(read)
+    for ack in history.acks:
+        readers[ack.user, ack.device].append(ack)
+    for (user, _), operations in readers.items():
+        operations.extend(gap for gap in history.gaps if gap.user in (None, user))
+    return readers
 
 
 def _index(sends: Iterable[Send], verdict: Verdict) -> dict[Key, Message]:
@@ -186,9 +219,9 @@ def _judge_repetition(message: Message, send: Send, verdict: Verdict) -> None:
         verdict.add("L5", "a repeated send got another answer than the first", before, send)
 
 
-def _judge_losses(messages: Iterable[Message], drains: Iterable[Drained], verdict: Verdict) -> None:
+def _judge_losses(messages: Iterable[Message], history: History, verdict: Verdict) -> None:
     last_drain: dict[str, Drained] = {}
-    for drain in drains:
+    for drain in history.drains:
         if drain.user not in last_drain or last_drain[drain.user].t0 < drain.t0:
             last_drain[drain.user] = drain
     for message in messages:
@@ -196,11 +229,20 @@ def _judge_losses(messages: Iterable[Message], drains: Iterable[Drained], verdic
         if send is None or message.first_read is not None:
             continue
         drained = last_drain.get(send.to)
-        if drained is not None and (send.t1 or send.t0) < drained.t0:
+        if _is_announced(send, history.losses):
+            verdict.announced += 1
+        elif drained is not None and (send.t1 or send.t0) < drained.t0:
             sentence = "a message answered OK was never read, and its mailbox is empty"
             verdict.add("L1", sentence, send, drained)
         else:
             verdict.undecided += 1
+
+
+def _is_announced(send: Send, losses: Iterable[HistoryLost]) -> bool:
+    return any(
+        send.seq is not None and lost.user == send.to and lost.first <= send.seq <= lost.last
+        for lost in losses
+    )
 
 
 def _only(read: Read, *seen: Seen) -> Read:
@@ -213,55 +255,74 @@ class _Event(NamedTuple):
 
     at: int
     completed: bool
-    operation: Read | Ack
+    operation: Operation
 
 
-def _events(operations: Iterable[Read | Ack]) -> list[_Event]:
+def _events(operations: Iterable[Operation]) -> list[_Event]:
     """Return the moments of all operations in order of time."""
 
     def moments() -> Iterator[_Event]:
         for operation in operations:
-            if isinstance(operation, Read):
+            if not isinstance(operation, Ack):
                 yield _Event(operation.t0, False, operation)
-            if operation.t1 is not None and operation.answer == OK:
+            if isinstance(operation, Read | Ack) and operation.answer == OK:
+                assert operation.t1 is not None
                 yield _Event(operation.t1, True, operation)
 
     return sorted(moments(), key=lambda event: event[:2])
 
 
-class _Mailbox:
-    """One mailbox swept in order of time: what completed operations forbid later reads."""
+class _Reader:
+    """One cursor swept in order of time: what completed operations forbid later reads."""
 
-    def __init__(self, user: str, messages: dict[Key, Message], verdict: Verdict) -> None:
+    def __init__(
+        self, user: str, messages: dict[Key, Message], names: Names, verdict: Verdict
+    ) -> None:
         self._user = user
         self._messages = messages
+        self._names = names
         self._verdict = verdict
         self._acknowledged: Ack | None = None
         self._taken: dict[Key, Read] = {}
-        self._names: dict[int, tuple[Key, Read]] = {}
         # The furthest message of each sender that a completed read has returned.
         self._furthest: dict[str, tuple[int, Seen, Read]] = {}
         self._completed: set[Key] = set()
+        # How many reads so far returned a message; what was sent before then may have been given
+        # to this reader unseen; the epoch that its last answer named.
+        self._given: Counter[Key] = Counter()
+        self._doubt_until: float = 0
+        self._epoch: int | None = None
 
-    def sweep(self, operations: Iterable[Read | Ack]) -> None:
+    def sweep(self, operations: Iterable[Operation]) -> None:
         for _, completed, operation in _events(operations):
             if isinstance(operation, Ack):
                 self._complete_ack(operation)
+            elif isinstance(operation, Gap):
+                self._doubt_until = max(self._doubt_until, operation.t1)
+            elif isinstance(operation, HistoryLost):
+                self._begin_anew()
             elif completed:
                 self._complete_read(operation)
             else:
                 self._judge_read(operation)
+
+    def _begin_anew(self) -> None:
+        """After a loss that was told: acknowledgements may be undone, the epoch is another."""
+        self._acknowledged, self._epoch = None, None
+        self._taken.clear()
 
     def _complete_ack(self, ack: Ack) -> None:
         if self._acknowledged is None or ack.seq > self._acknowledged.seq:
             self._acknowledged = ack
 
     def _complete_read(self, read: Read) -> None:
+        self._epoch = self._epoch if read.epoch is None else read.epoch
         for seen in read.messages:
             key = (seen.sender, seen.id)
             message = self._messages.get(key)
             if message is None:
                 continue
+            self._judge_mark_too_many(read, seen, message)
             self._completed.add(key)
             if read.taken:
                 self._taken[key] = read
@@ -271,7 +332,10 @@ class _Mailbox:
 
     def _judge_read(self, read: Read) -> None:
         self._verdict.messages_read += len(read.messages)
+        if read.t1 is None:
+            self._doubt_until = inf  # nobody knows what it was given, nor when
         self._judge_order_within(read)
+        self._judge_epoch(read)
         for seen in read.messages:
             message = self._messages.get((seen.sender, seen.id))
             if message is None:
@@ -279,6 +343,7 @@ class _Mailbox:
                 continue
             self._judge_origin(read, seen, message)
             self._judge_acknowledged(read, seen)
+            self._judge_mark_missing(read, seen, message)
             self._judge_copies(read, seen, message)
             self._judge_first_sighting(read, seen, message)
             if message.first_read is None:
@@ -309,6 +374,33 @@ class _Mailbox:
         if taken is not None:
             sentence = "a message was read after another read had taken it"
             self._verdict.add("L2", sentence, _only(taken, seen), _only(read, seen))
+
+    def _judge_mark_missing(self, read: Read, seen: Seen, message: Message) -> None:
+        """L7: whoever was given a message before is told so."""
+        key = (seen.sender, seen.id)
+        self._given[key] += 1
+        self._verdict.told += seen.redelivered is not None
+        if seen.redelivered is False and key in self._completed:
+            sentence = "a message was given again without the mark `redelivered`"
+            before = self._first_sighting(message)
+            self._verdict.add(TOLD, sentence, *before, _only(read, seen))
+
+    def _judge_mark_too_many(self, read: Read, seen: Seen, message: Message) -> None:
+        """L7: not at what this reader was certainly never given. Known when the read is over."""
+        if not seen.redelivered or self._given[seen.sender, seen.id] > 1:
+            return
+        if message.sends[0].t0 > self._doubt_until:
+            sentence = "a message bore the mark `redelivered` when it was given first"
+            self._verdict.add(TOLD, sentence, message.sends[0], _only(read, seen))
+
+    def _judge_epoch(self, read: Read) -> None:
+        """L7: a reader that comes with an old epoch is told what may be lost."""
+        if read.epoch is None:
+            return
+        self._verdict.told += 1
+        if self._epoch not in (None, read.epoch):
+            sentence = f"the epoch was {self._epoch}, and the reader was not told what is lost"
+            self._verdict.add(TOLD, sentence, _only(read))
 
     def _judge_copies(self, read: Read, seen: Seen, message: Message) -> None:
         """L5, L6: one sequence for a message, one message for a sequence."""

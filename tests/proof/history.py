@@ -7,20 +7,35 @@ the answer, null where none came. ``answer`` is ``"OK"``, an error code, or null
     {"op": "send", "from": str, "to": str, "id": str, "i": int, "digest": int,
      "t0": int, "t1": int | null, "answer": str | null, "seq": int | null}
     {"op": "read", "user": str, "t0": int, "t1": int | null, "answer": str | null, "taken": bool,
-     "messages": [[seq | null, from, id, digest], ...]}
-    {"op": "ack", "user": str, "seq": int, "t0": int, "t1": int | null, "answer": str | null}
+     "messages": [[seq | null, from, id, digest, redelivered | null], ...],
+     "device": str, "epoch": int | null}
+    {"op": "ack", "user": str, "seq": int, "t0": int, "t1": int | null, "answer": str | null,
+     "device": str}
     {"op": "drained", "user": str, "t0": int, "t1": int}
+    {"op": "gap", "user": str | null, "t0": int, "t1": int}
+    {"op": "history_lost", "user": str, "first": int, "last": int, "t0": int, "t1": int,
+     "device": str}
 
 ``i`` is the message's place in its sender's order of sending. ``seq`` is null where a door tells
 none. ``taken`` says that the read itself acknowledged what it returned (the text door).
 ``drained`` says that a read invoked at ``t0`` found the mailbox empty.
+
+A pushed message is a read that was invoked and answered at the moment of its arrival: what the
+broker pushed before it answered an acknowledgement arrives before that answer, since one receiver
+has one connection. (Two receivers with one cursor between them cannot be recorded so.)
+
+``device`` names the reader's device, empty for the user's own cursor. ``epoch`` is recorded where
+the reader sent the epoch that it knew. ``redelivered`` is null where the recorder did not look. A
+``gap`` says that from ``t0`` to ``t1`` the broker was down (``user`` null) or a receiver had no
+connection: what was sent before ``t1`` may have been given to its reader unseen. ``history_lost``
+is what a reader was told in an answer.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -57,6 +72,7 @@ class Seen(NamedTuple):
     sender: str
     id: str
     digest: int
+    redelivered: bool | None = None
 
 
 class Read(NamedTuple):
@@ -68,6 +84,8 @@ class Read(NamedTuple):
     answer: str | None = None
     taken: bool = False
     messages: tuple[Seen, ...] = ()
+    device: str = ""
+    epoch: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {"op": "read", **self._asdict()}
@@ -81,6 +99,7 @@ class Ack(NamedTuple):
     t0: int
     t1: int | None = None
     answer: str | None = None
+    device: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return {"op": "ack", **self._asdict()}
@@ -97,7 +116,32 @@ class Drained(NamedTuple):
         return {"op": "drained", **self._asdict()}
 
 
-Record = Send | Read | Ack | Drained
+class Gap(NamedTuple):
+    """A time in which messages may have been given away that nobody saw arrive."""
+
+    user: str | None
+    t0: int
+    t1: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {"op": "gap", **self._asdict()}
+
+
+class HistoryLost(NamedTuple):
+    """A reader was told that messages from ``first`` to ``last`` may be gone."""
+
+    user: str
+    first: int
+    last: int
+    t0: int
+    t1: int
+    device: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"op": "history_lost", **self._asdict()}
+
+
+Record = Send | Read | Ack | Drained | Gap | HistoryLost
 
 
 class History(NamedTuple):
@@ -107,6 +151,17 @@ class History(NamedTuple):
     reads: list[Read]
     acks: list[Ack]
     drains: list[Drained]
+    gaps: list[Gap]
+    losses: list[HistoryLost]
+
+
+#: Operations whose line has the fields of their class.
+_PLAIN: Final[Mapping[str, Callable[..., Record]]] = {
+    "ack": Ack,
+    "drained": Drained,
+    "gap": Gap,
+    "history_lost": HistoryLost,
+}
 
 
 def digest(text: str) -> int:
@@ -128,10 +183,8 @@ def parse_line(line: str) -> Record:
     if op == "read":
         seen = tuple(Seen(*message) for message in fields.pop("messages"))
         return Read(**fields, messages=seen)
-    if op == "ack":
-        return Ack(**fields)
-    if op == "drained":
-        return Drained(**fields)
+    if op in _PLAIN:
+        return _PLAIN[op](**fields)
     raise ValueError(f"unknown operation {op!r}")
 
 
@@ -143,7 +196,7 @@ def write(path: Path, records: Iterable[Record]) -> None:
 
 def gather(records: Iterable[Record]) -> History:
     """Sort records by their kind, each kind in the order given."""
-    history = History([], [], [], [])
+    history = History([], [], [], [], [], [])
     for record in records:
         match record:
             case Send():
@@ -154,6 +207,10 @@ def gather(records: Iterable[Record]) -> History:
                 history.acks.append(record)
             case Drained():
                 history.drains.append(record)
+            case Gap():
+                history.gaps.append(record)
+            case HistoryLost():
+                history.losses.append(record)
     return history
 
 

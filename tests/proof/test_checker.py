@@ -18,7 +18,9 @@ from tests.proof.history import (
     OK,
     Ack,
     Drained,
+    Gap,
     HistoryError,
+    HistoryLost,
     Read,
     Record,
     Seen,
@@ -52,6 +54,12 @@ def ack(at: int, seq: int, *, answer: str | None = OK) -> Ack:
 
 
 END = Drained("bob", 900, 901)
+
+
+def handed(at: int, i: int, *, redelivered: bool, device: str = "") -> Read:
+    """Read ``m{i}``, whose mark was recorded."""
+    message = seen(i, i)._replace(redelivered=redelivered)
+    return Read("bob", at, at + 1, OK, messages=(message,), device=device)
 
 
 def laws(*records: Record) -> set[str]:
@@ -187,9 +195,78 @@ class TestL6SilentSends:
         assert laws(send(1), read(50, seen(1, 1), seen(1, 2)), END) == {"L6"}
 
 
+class TestL7WhoIsGivenAgainIsTold:
+    FIRST = handed(50, 1, redelivered=False)
+
+    def test_a_first_delivery_without_the_mark_and_a_second_with_it_are_right(self) -> None:
+        verdict = judge(gather([send(1, 1), self.FIRST, handed(60, 1, redelivered=True), END]))
+        assert verdict.clean
+        assert verdict.laws[-1] == "L7"
+
+    def test_a_history_without_marks_says_nothing_of_them(self) -> None:
+        assert "L7" not in judge(gather([send(1, 1), read(50, seen(1, 1)), END])).laws
+
+    def test_a_second_delivery_without_the_mark(self) -> None:
+        assert laws(send(1, 1), self.FIRST, handed(60, 1, redelivered=False)) == {"L7"}
+
+    def test_a_second_delivery_by_another_life_of_the_broker_without_the_mark(self) -> None:
+        records = (send(1, 1), self.FIRST, Gap(None, 52, 55), handed(60, 1, redelivered=False))
+        assert laws(*records) == {"L7"}
+
+    def test_a_first_delivery_with_the_mark(self) -> None:
+        assert laws(send(1, 1), handed(50, 1, redelivered=True)) == {"L7"}
+
+    def test_what_was_sent_before_a_restart_or_a_lost_connection_may_bear_the_mark(self) -> None:
+        for user in (None, "bob"):
+            assert laws(send(1, 1), Gap(user, 20, 30), handed(50, 1, redelivered=True)) == set()
+
+    def test_what_was_sent_after_a_restart_may_not_bear_it(self) -> None:
+        assert laws(Gap(None, 2, 5), send(1, 1), handed(50, 1, redelivered=True)) == {"L7"}
+
+    def test_another_s_lost_connection_excuses_nothing(self) -> None:
+        assert laws(send(1, 1), Gap("eve", 20, 30), handed(50, 1, redelivered=True)) == {"L7"}
+
+    def test_a_read_without_an_answer_may_have_been_given_anything(self) -> None:
+        records = (send(1, 1), Read("bob", 20), handed(50, 1, redelivered=True))
+        assert laws(*records) == set()
+
+    def test_of_two_reads_at_once_either_may_have_been_the_first(self) -> None:
+        slow = handed(50, 1, redelivered=True)._replace(t1=70)
+        assert laws(send(1, 1), slow, handed(60, 1, redelivered=False)) == set()
+
+    def test_each_device_is_a_reader_of_its_own(self) -> None:
+        phone = handed(60, 1, redelivered=False, device="phone")
+        assert laws(send(1, 1), self.FIRST, ack(55, 1), phone) == set()
+        assert laws(send(1, 1), phone, phone._replace(t0=65, t1=66)) == {"L7"}
+
+
+class TestL7WhoLostHistoryIsTold:
+    LOST = HistoryLost("bob", 1, 5, 60, 61)
+
+    def test_an_announced_loss_is_no_silent_one(self) -> None:
+        verdict = judge(gather([send(1, 1), self.LOST, END]))
+        assert verdict.clean
+        assert verdict.announced == 1
+
+    def test_a_loss_outside_the_announced_range_is_a_breach(self) -> None:
+        assert laws(send(6, 6), self.LOST, END) == {"L1"}
+        assert laws(send(1, 1), self.LOST._replace(user="eve"), END) == {"L1"}
+
+    def test_acknowledgements_may_be_undone_when_this_was_told(self) -> None:
+        records = (send(1, 1), read(50, seen(1, 1)), ack(55, 1))
+        assert laws(*records, self.LOST, read(70, seen(1, 1))) == set()
+        assert laws(*records, read(70, seen(1, 1))) == {"L2"}
+
+    def test_an_epoch_that_changes_in_silence(self) -> None:
+        before, after = read(50)._replace(epoch=1), read(70)._replace(epoch=2)
+        assert laws(before, after) == {"L7"}
+        assert laws(before, self.LOST, after) == set()
+
+
 class TestFolders:
     def test_every_record_survives_its_line(self) -> None:
-        for record in (send(1, 1), send(2), read(5, seen(1, None)), ack(6, 1), END):
+        others = (Gap(None, 1, 2), HistoryLost("bob", 1, 2, 3, 4), handed(5, 1, redelivered=True))
+        for record in (send(1, 1), send(2), read(5, seen(1, None)), ack(6, 1), END, *others):
             assert parse_line(to_line(record)) == record
 
     def test_a_clean_folder_exits_0(
