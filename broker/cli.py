@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib.metadata
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -265,8 +264,6 @@ def _start_logging(config: Any) -> None:
     from broker import logs
 
     logs.configure(config.log_level, config.log_json)
-    for sentence in config.warnings():
-        logging.getLogger("kotak.config").warning("%s", sentence)
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -286,9 +283,11 @@ def _check_config(args: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, value, source in rows:
         print(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}")
-    for sentence in config.warnings():
-        print(f"kotak: warning: {sentence}", file=sys.stderr)
-    return Exit.OK
+    word = "warning" if config.insecure_public else "refused"
+    exposures = config.exposures()
+    for sentence in exposures:
+        print(f"kotak: {word}: {sentence}", file=sys.stderr)
+    return Exit.USAGE if exposures and not config.insecure_public else Exit.OK
 
 
 def _add_gateway(parser: argparse.ArgumentParser) -> None:

@@ -10,14 +10,41 @@ sentence names the source, the setting, the value and what is allowed.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+from broker.setting_kinds import (
+    ADDRESS,
+    BOOLEAN,
+    ENDPOINT,
+    FILE,
+    FOLDER,
+    KEYS,
+    Address,
+    Kind,
+    as_endpoint,
+    endpoint_address,
+    integer,
+    one_of,
+)
+
+__all__ = [
+    "SETTINGS",
+    "Address",
+    "Config",
+    "ConfigError",
+    "Loaded",
+    "Setting",
+    "default_data_folder",
+    "load",
+    "read_endpoint",
+    "show",
+]
 
 _SECOND_MS: Final = 1_000
 _HOUR_MS: Final = 3_600 * _SECOND_MS
@@ -30,107 +57,13 @@ _FILE_BYTES_MAX: Final = 1_048_576
 _SHOWN_CHARS_MAX: Final = 80
 #: `KOTAK_` variables that are not settings: the clients' own, and the file's name.
 _OTHER_VARIABLES: Final = frozenset(
-    {"CONFIG", "BROKER", "USER", "PASSWORD", "TOKEN", "SESSION_FILE"}
+    {"CONFIG", "BROKER", "USER", "PASSWORD", "TOKEN", "SESSION_FILE", "CURVE"}
 )
 _PREFIX: Final = "KOTAK_"
-_HOST_PORT: Final = re.compile(
-    r"(?:\[(?P<six>[^\[\]]+)\]|(?P<host>[^\[\]:/\s@]+)):(?P<port>\d{1,5})"
-)
-_WORDS: Final[Mapping[str, bool]] = {
-    **dict.fromkeys(("true", "1", "yes", "on"), True),
-    **dict.fromkeys(("false", "0", "no", "off"), False),
-}
 
 
 class ConfigError(Exception):
     """A setting is wrong. The text is one sentence for the person who wrote it."""
-
-
-class Address(NamedTuple):
-    """Where a TCP door listens; port 0 lets the system pick one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-# --- Kinds of value: what is accepted, as a sentence, and how it is read -----------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How a value is read (ValueError: not allowed), what is allowed, its placeholder in --help."""
-
-    read: Callable[[object], Any]
-    allowed: str
-    form: str
-
-
-def _integer(low: int, high: int) -> Kind:
-    def read(value: object) -> int:
-        if isinstance(value, str) and re.fullmatch(r"\d[\d_]{0,24}", value, re.ASCII):
-            value = int(value)
-        if type(value) is not int or not low <= value <= high:
-            raise ValueError
-        return value
-
-    return Kind(read, f"an integer from {low} to {high}", "N")
-
-
-def _read_boolean(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in _WORDS:
-        return _WORDS[value.lower()]
-    raise ValueError
-
-
-def _one_of(*words: str) -> Kind:
-    def read(value: object) -> str:
-        if value not in words:
-            raise ValueError
-        return str(value)
-
-    return Kind(read, " or ".join(f"'{word}'" for word in words), "|".join(words))
-
-
-def _read_folder(value: object) -> Path:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError
-    try:
-        return Path(value).expanduser().absolute()
-    except RuntimeError:  # '~' of somebody who has no home
-        raise ValueError from None
-
-
-def _read_address(value: object) -> Address | None:
-    if value == "off":
-        return None
-    match = _HOST_PORT.fullmatch(value) if isinstance(value, str) else None
-    if match is None or int(match["port"]) > 65_535:
-        raise ValueError
-    if match["six"]:
-        ipaddress.IPv6Address(match["six"])
-    return Address(match["six"] or match["host"], int(match["port"]))
-
-
-def _read_endpoint(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("tcp://"):
-        raise ValueError
-    address = _read_address(value.removeprefix("tcp://"))
-    if address is None:
-        raise ValueError
-    return f"tcp://{address}"
-
-
-_BOOLEAN: Final = Kind(_read_boolean, "true or false", "")
-_FOLDER: Final = Kind(_read_folder, "the path of a folder", "FOLDER")
-_ADDRESS: Final = Kind(
-    _read_address, "HOST:PORT, [IPV6]:PORT (port 0 to 65535) or 'off'", "HOST:PORT"
-)
-_ENDPOINT: Final = Kind(_read_endpoint, "tcp://HOST:PORT (port 0 to 65535)", "tcp://HOST:PORT")
 
 
 def default_data_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -169,100 +102,109 @@ _RUNNING: Final = "running"
 class Config:
     """What the broker was told, checked. Units stand in the names; None is a door that is off."""
 
-    data: Path = _setting(
-        default_data_folder, _FOLDER, _STORAGE, "where messages and accounts live"
-    )
+    data: Path = _setting(default_data_folder, FOLDER, _STORAGE, "where messages and accounts live")
     store: str = _setting(
         "sqlite:",
-        _one_of("sqlite:", "memory:"),
+        one_of("sqlite:", "memory:"),
         _STORAGE,
         "the engine: sqlite: in the data folder, or memory: which forgets at the end",
     )
-    zmq: str = _setting("tcp://127.0.0.1:8890", _ENDPOINT, _DOORS, "the ZeroMQ door")
+    zmq: str = _setting("tcp://127.0.0.1:8890", ENDPOINT, _DOORS, "the ZeroMQ door")
     text: Address | None = _setting(
-        Address("127.0.0.1", 8889), _ADDRESS, _DOORS, "the text door, or off"
+        Address("127.0.0.1", 8889), ADDRESS, _DOORS, "the text door, or off"
     )
     http: Address | None = _setting(
-        Address("127.0.0.1", 8891), _ADDRESS, _DOORS, "metrics and health, or off"
+        Address("127.0.0.1", 8891), ADDRESS, _DOORS, "metrics and health, or off"
+    )
+    curve_key: Path | None = _setting(
+        None, FILE, _DOORS, "the key that the ZeroMQ door encrypts with, of kotak keygen; or off"
+    )
+    curve_clients: Path | str = _setting(
+        "any", KEYS, _DOORS, "whose keys the encrypted ZeroMQ door admits; any: passwords decide"
+    )
+    tls_cert: Path | None = _setting(
+        None, FILE, _DOORS, "the certificate (PEM, with its chain) of an encrypted text door"
+    )
+    tls_key: Path | None = _setting(None, FILE, _DOORS, "the key (PEM) of that certificate")
+    insecure_public: bool = _setting(
+        False, BOOLEAN, _DOORS, "serve other machines without encryption: all can be read"
     )
     demo: bool = _setting(
-        False, _BOOLEAN, _ACCOUNTS, "add the four users of the original service, passwords and all"
+        False, BOOLEAN, _ACCOUNTS, "add the four users of the original service, passwords and all"
     )
-    register: bool = _setting(False, _BOOLEAN, _ACCOUNTS, "let anybody open an account")
+    register: bool = _setting(False, BOOLEAN, _ACCOUNTS, "let anybody open an account")
     session_idle_ms: int = _setting(
         7 * _DAY_MS,
-        _integer(_SECOND_MS, 10 * _YEAR_MS),
+        integer(_SECOND_MS, 10 * _YEAR_MS),
         _ACCOUNTS,
         "a session unused for so long has ended",
     )
     session_max_ms: int = _setting(
         30 * _DAY_MS,
-        _integer(_SECOND_MS, 10 * _YEAR_MS),
+        integer(_SECOND_MS, 10 * _YEAR_MS),
         _ACCOUNTS,
         "a session as old as this has ended, used or not",
     )
     mailbox_messages_max: int = _setting(
-        1_000_000, _integer(1, 100_000_000), _LIMITS, "unread messages a mailbox may hold"
+        1_000_000, integer(1, 100_000_000), _LIMITS, "unread messages a mailbox may hold"
     )
     retention_read_ms: int = _setting(
         _DAY_MS,
-        _integer(_SECOND_MS, 10 * _YEAR_MS),
+        integer(_SECOND_MS, 10 * _YEAR_MS),
         _LIMITS,
         "how long acknowledged messages stay in the database",
     )
     dedup_ids_per_sender: int = _setting(
-        10_000, _integer(1, 10_000_000), _LIMITS, "message ids remembered for one sender"
+        10_000, integer(1, 10_000_000), _LIMITS, "message ids remembered for one sender"
     )
     dedup_ids_max: int = _setting(
-        200_000, _integer(1, 100_000_000), _LIMITS, "message ids remembered for all senders"
+        200_000, integer(1, 100_000_000), _LIMITS, "message ids remembered for all senders"
     )
     dedup_window_ms: int = _setting(
-        _DAY_MS, _integer(_SECOND_MS, _YEAR_MS), _LIMITS, "how long a message id is remembered"
+        _DAY_MS, integer(_SECOND_MS, _YEAR_MS), _LIMITS, "how long a message id is remembered"
     )
     text_connections_max: int = _setting(
-        10_000, _integer(1, 1_000_000), _LIMITS, "connections on the text door"
+        10_000, integer(1, 1_000_000), _LIMITS, "connections on the text door"
     )
     text_line_ms: int = _setting(
         10_000,
-        _integer(100, _HOUR_MS),
+        integer(100, _HOUR_MS),
         _LIMITS,
         "the time a client of the text door may take to send one line",
     )
     workers: int = _setting(
-        4, _integer(2, 64), _RUNNING, "threads: one leads, the others hash passwords and follow"
+        4, integer(2, 64), _RUNNING, "threads: one leads, the others hash passwords and follow"
     )
     # A service manager's patience and ours: SIGTERM must be over within 5 s, drain included.
     drain_ms: int = _setting(
-        3_000, _integer(0, 4_000), _RUNNING, "the time that requests under way get at the end"
+        3_000, integer(0, 4_000), _RUNNING, "the time that requests under way get at the end"
     )
     log_level: str = _setting(
-        "info", _one_of("debug", "info", "warning", "error"), _RUNNING, "the least that is logged"
+        "info", one_of("debug", "info", "warning", "error"), _RUNNING, "the least that is logged"
     )
-    log_json: bool = _setting(False, _BOOLEAN, _RUNNING, "log JSON, one object a line")
+    log_json: bool = _setting(False, BOOLEAN, _RUNNING, "log JSON, one object a line")
 
-    def warnings(self) -> list[str]:
-        """Return one sentence for each door that others than this machine can reach.
+    def exposures(self, doors: Collection[str] = ("zmq", "text", "http")) -> list[str]:
+        """Return one sentence for each of the ``doors`` that exposes what it carries.
 
-        Such a door is allowed, since a tunnel or a firewall may guard it, but nothing on it is
-        encrypted.
+        Such a door can be reached from other machines and does not encrypt.
         """
-        zmq = _read_address(self.zmq.removeprefix("tcp://"))
-        doors = {"zmq": zmq, "text": self.text, "http": self.http}
+        zmq = None if self.curve_key else endpoint_address(self.zmq)
+        text = None if self.tls_cert else self.text
         return [
             f"{name} listens on {address}, beyond this machine, and without encryption: "
-            "passwords and messages can be read on the way"
-            for name, address in doors.items()
-            if address is not None and not _is_loopback(address.host)
+            f"{_EXPOSED[name]}"
+            for name, address in (("zmq", zmq), ("text", text), ("http", self.http))
+            if name in doors and address is not None and not address.is_loopback
         ]
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+#: What can be read on the way where a door does not encrypt, and the cure.
+_EXPOSED: Final[Mapping[str, str]] = {
+    "zmq": "passwords and messages can be read on the way. Set curve_key ('kotak keygen')",
+    "text": "passwords and messages can be read on the way. Set tls_cert and tls_key",
+    "http": "how much is going on can be read on the way. Put a proxy that encrypts before it",
+}
 
 
 class Setting(NamedTuple):
@@ -352,9 +294,9 @@ def load(
 def read_endpoint(value: str, *, source: str) -> str:
     """Check a broker's address that is no setting. Errors: `ConfigError` naming ``source``."""
     try:
-        return _read_endpoint(value)
+        return as_endpoint(value)
     except ValueError:
-        raise ConfigError(f"{source} is {_shown(value)}, but must be {_ENDPOINT.allowed}") from None
+        raise ConfigError(f"{source} is {_shown(value)}, but must be {ENDPOINT.allowed}") from None
 
 
 _Layer = Iterable[tuple[str, str, object]]
@@ -423,6 +365,14 @@ def _shown(value: object) -> str:
 
 
 def _check_together(config: Config, sources: Mapping[str, str]) -> None:
+    for name, other, given in (
+        ("tls_cert", "tls_key", config.tls_cert is not None),
+        ("tls_key", "tls_cert", config.tls_key is not None),
+        # Whoever lists keys means them to be asked for.
+        ("curve_clients", "curve_key", config.curve_clients != "any"),
+    ):
+        if given and getattr(config, other) is None:
+            raise ConfigError(f"{name} ({sources[name]}) needs {other}, which is off")
     for low, high in (
         ("session_idle_ms", "session_max_ms"),
         ("dedup_ids_per_sender", "dedup_ids_max"),

@@ -27,6 +27,7 @@ FLOORS: Final[Mapping[str, int]] = {
     "broker.wire": 0,
     "broker.exits": 0,
     "broker.core": 1,
+    "broker.setting_kinds": 1,
     "broker.stores": 2,
     "broker.transports": 2,
     "broker.workers": 2,

@@ -114,16 +114,6 @@ def test_serve_hands_the_settings_over_and_returns_what_the_server_says(
     assert logged[1] == [("info", True)]
 
 
-def test_serve_warns_in_the_log_of_a_door_that_others_can_reach(
-    server: FakeServer, logged: Any
-) -> None:
-    cli.main(["serve", "--zmq", "tcp://0.0.0.0:8890"])
-    (record,) = logged[0].records
-    assert record.levelname == "WARNING"
-    assert "zmq listens on 0.0.0.0:8890" in record.getMessage()
-    assert server.ran
-
-
 def test_every_setting_is_a_flag_of_serve_and_in_its_help(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -182,6 +172,14 @@ def test_check_config_shows_each_setting_its_value_and_source(
     assert rows["http"] == ["[::1]:0", "--http"]
     assert rows["mailbox_messages_max"] == ["1_000_000", "default"]
     assert set(SETTINGS) <= set(rows)
+
+
+def test_check_config_refuses_what_serve_would_refuse(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["check-config", "--zmq", "tcp://0.0.0.0:8890"]
+    assert cli.main(words) == Exit.USAGE
+    assert "kotak: refused: zmq listens on 0.0.0.0:8890" in capsys.readouterr().err
+    assert cli.main([*words, "--insecure-public"]) == Exit.OK
+    assert "kotak: warning: zmq listens on 0.0.0.0:8890" in capsys.readouterr().err
 
 
 def test_check_config_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ def test_nothing_said_gives_the_defaults_on_loopback() -> None:
     assert config.http == Address("127.0.0.1", 8891)
     assert not config.demo
     assert not config.register
-    assert config.warnings() == []
+    assert config.exposures() == []
     assert set(sources.values()) == {"default"}
     assert list(sources) == list(SETTINGS)
 
@@ -126,6 +126,9 @@ def test_every_setting_has_a_help_text_and_a_default_of_the_dataclass(tmp_path: 
         ("text", "[nonsense]:8889"),
         ("text", "a b:8889"),
         ("text", "127.0.0.1:-1"),
+        ("curve_key", ""),
+        ("curve_clients", "a\0b"),
+        ("insecure_public", "perhaps"),
     ],
 )
 def test_a_bad_value_names_its_source_the_value_and_what_is_allowed(name: str, value: str) -> None:
@@ -199,7 +202,7 @@ def test_ipv6_addresses_stand_in_brackets_and_come_out_the_same() -> None:
     assert config.text == Address("::1", 0)
     assert show(config.text) == "[::1]:0"
     assert config.zmq == "tcp://[::1]:8890"
-    assert config.warnings() == []
+    assert config.exposures() == []
 
 
 def test_a_door_that_is_off_is_none() -> None:
@@ -209,13 +212,41 @@ def test_a_door_that_is_off_is_none() -> None:
     assert show(config.text) == "off"
 
 
-def test_every_door_beyond_this_machine_gives_one_warning() -> None:
-    flags = {"zmq": "tcp://0.0.0.0:8890", "text": "[::]:8889", "http": "chat.example:80"}
-    warnings = load(flags=flags, environ=HOME).config.warnings()
-    assert [line.split()[0] for line in warnings] == ["zmq", "text", "http"]
-    assert all("without encryption" in line for line in warnings)
+PUBLIC = {"zmq": "tcp://0.0.0.0:8890", "text": "[::]:8889", "http": "chat.example:80"}
+
+
+def exposed(**more: object) -> list[str]:
+    config = load(flags={**PUBLIC, **more}, environ=HOME).config
+    return [sentence.split()[0] for sentence in config.exposures()]
+
+
+def test_every_door_beyond_this_machine_is_named_unless_it_encrypts() -> None:
+    assert exposed() == ["zmq", "text", "http"]
+    assert exposed(curve_key="broker.key") == ["text", "http"]
+    assert exposed(tls_cert="cert.pem", tls_key="key.pem") == ["zmq", "http"]
+    assert exposed(zmq="tcp://*:8890", text="off") == ["zmq", "http"]
     local = {"zmq": "tcp://localhost:1", "text": "127.9.9.9:1", "http": "[::1]:1"}
-    assert load(flags=local, environ=HOME).config.warnings() == []
+    assert exposed(**local) == []
+
+
+def test_naming_the_risk_does_not_make_a_door_safe() -> None:
+    assert exposed(insecure_public=True) == ["zmq", "text", "http"]
+
+
+def test_one_door_can_be_asked_about_alone() -> None:
+    (sentence,) = load(flags=PUBLIC, environ=HOME).config.exposures(["text"])
+    assert sentence.startswith("text listens on [::]:8889, beyond this machine, and without enc")
+    assert "Set tls_cert and tls_key" in sentence
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("curve_clients", "curve_key")],
+)
+def test_half_an_encryption_is_refused(given: str, missing: str) -> None:
+    assert refusal(flags={given: "some/file"}) == (
+        f"{given} (--{given.replace('_', '-')}) needs {missing}, which is off"
+    )
 
 
 def test_the_data_folder_follows_xdg_and_a_relative_one_is_made_absolute() -> None:

@@ -22,7 +22,7 @@ from broker.metrics import Metrics
 from broker.passwords import Argon2Hasher
 from broker.server.access import publish, withdraw
 from broker.server.assembly import WallClock, make_service, make_store, make_token
-from broker.server.listening import refused_address, require_free
+from broker.server.listening import refused_address, require_encrypted, require_free
 from broker.server.text_door import Figure, TextDoor
 from broker.stores import AnyStore
 from broker.stores.folder import DataFolder, was_used
@@ -86,8 +86,9 @@ class Server:
     def start(self) -> Doors:
         """Open everything, in order; what was opened is closed again where a step fails.
 
-        Errors: `StoreUnusableError`, `ExitError` (an address is taken).
+        Errors: `StoreUnusableError`, `ExitError` (an address is taken, a door is exposed).
         """
+        require_encrypted(self._config, "zmq", "text", "http")
         os.umask(0o077)  # whatever is made from here on is for our own eyes
         _raise_open_files(self._config.text_connections_max + _OPEN_FILES_SPARE)
         with self._parts as opened:

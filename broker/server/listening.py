@@ -6,6 +6,7 @@ Source of the errors: errno of bind(2), and of libzmq, which has some of its own
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 from contextlib import suppress
@@ -15,6 +16,9 @@ import zmq
 
 from broker.config import Address, Config
 from broker.exits import Exit, ExitError
+from broker.setting_kinds import endpoint_address
+
+log = logging.getLogger("kotak.server")
 
 #: What the errno of a refused bind means for the person who chose the address.
 _HINTS: Final = {
@@ -40,16 +44,28 @@ def refused_address(door: str, wanted: object, error: OSError | zmq.ZMQError) ->
     )
 
 
+def require_encrypted(config: Config, *doors: str) -> None:
+    """Refuse ``doors`` that expose what they carry, unless the configuration names that risk.
+
+    Errors: `ExitError`.
+    """
+    exposures = config.exposures(doors)
+    if exposures and not config.insecure_public:
+        raise ExitError(
+            Exit.USAGE, f"{'; '.join(exposures)}, or accept the risk with --insecure-public"
+        )
+    for sentence in exposures:
+        log.warning("%s", sentence)
+
+
 def require_free(config: Config) -> None:
     """Look whether the doors could open, before anything is made for a broker that cannot run.
 
     A look and no more: what it cannot tell, or what changes afterwards, the door itself reports.
     Errors: `ExitError`.
     """
-    host, _, port = config.zmq.removeprefix("tcp://").rpartition(":")
-    zmq_address = Address(host.removeprefix("[").removesuffix("]"), int(port))
     for door, address, wanted in (
-        ("zmq", zmq_address, config.zmq),
+        ("zmq", endpoint_address(config.zmq), config.zmq),
         ("text", config.text, config.text),
         ("http", config.http, config.http),
     ):

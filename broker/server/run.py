@@ -13,7 +13,7 @@ from broker.config import Address, Config
 from broker.core.ports import StoreUnusableError
 from broker.exits import Exit, ExitError
 from broker.server.broker import DEMO_USERS, Server
-from broker.server.listening import refused_address
+from broker.server.listening import refused_address, require_encrypted
 from broker.server.text_door import serve_text
 from broker.transports.text_gateway import TextGateway
 
@@ -62,6 +62,7 @@ def _spare_the_collector() -> None:
 
 def run_gateway(config: Config, broker_address: str) -> int:
     """Serve the text door in front of another broker. Errors: `ExitError`."""
+    require_encrypted(config, "text")
     try:
         asyncio.run(_gateway(config, broker_address))
     except OSError as error:

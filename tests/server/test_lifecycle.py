@@ -160,6 +160,45 @@ def test_the_collector_is_slowed_down_for_the_program_only() -> None:
         gc.unfreeze()
 
 
+# --- doors that others can reach -----------------------------------------------------------------
+
+EVERYWHERE = Address("0.0.0.0", 0)
+INSECURE: list[dict[str, object]] = [
+    {"zmq": "tcp://0.0.0.0:0"},
+    {"zmq": "tcp://*:0"},
+    {"zmq": "tcp://[::]:0"},
+    {"zmq": "tcp://localhost.example:0"},
+    {"text": EVERYWHERE},
+    {"text": Address("::", 0)},
+    {"http": EVERYWHERE},
+    {"zmq": "tcp://0.0.0.0:0", "tls_cert": Path("cert"), "tls_key": Path("key")},
+    {"text": EVERYWHERE, "curve_key": Path("key")},
+    {"http": EVERYWHERE, "curve_key": Path("key"), "tls_cert": Path("c"), "tls_key": Path("k")},
+    {"zmq": "tcp://0.0.0.0:0", "text": EVERYWHERE, "http": EVERYWHERE},
+]
+
+
+@pytest.mark.parametrize("settings", INSECURE, ids=" ".join)
+def test_a_broker_that_would_expose_a_door_refuses_to_start(
+    config: Config, settings: dict[str, object]
+) -> None:
+    before = held()
+    with pytest.raises(ExitError, match="beyond this machine, and without encryption") as caught:
+        Server(any_ports(config.data, **settings), hasher=PlainHasher()).start()
+    assert caught.value.code == Exit.USAGE
+    assert "or accept the risk with --insecure-public" in caught.value.sentence
+    assert not config.data.exists()
+    assert held() == before
+
+
+def test_a_broker_that_was_told_of_the_risk_starts_and_warns_of_each_door(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"zmq": "tcp://0.0.0.0:0", "text": EVERYWHERE, "http": EVERYWHERE}
+    live(any_ports(config.data, insecure_public=True, **settings))
+    assert [r.getMessage().split()[0] for r in caplog.records] == ["zmq", "text", "http"]
+
+
 # --- addresses -----------------------------------------------------------------------------------
 
 
