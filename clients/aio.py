@@ -16,37 +16,36 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, M
 from contextlib import suppress
 from math import inf
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from broker.wire.limits import WINDOW_DEFAULT
-from clients import arguments, results
-from clients.arguments import Own
+from clients import exchanges
+from clients.asking import AsyncAsking
 from clients.client import DEFAULT_ADDRESS, LEAVE_MS, SUBMITTED_MAX
 from clients.curve_keys import Curve
 from clients.errors import KotakError, RequestError, WrongThread
+from clients.exchanges import Exchange, Own
 from clients.ids import MessageIds
 from clients.link import Link
 from clients.owner import Owner
 from clients.pump import Context, Pump, monotonic_ms
 from clients.request import Call
 from clients.results import (
-    Hello,
-    Inbox,
     Login,
     Message,
     Receipt,
-    User,
     read,
     read_receipt,
-    users_page,
 )
 from clients.subscription import Subscription
+
+T = TypeVar("T")
 
 #: Replies taken in before other tasks have their turn.
 REPLIES_A_TURN: Final = 1_000
 
 
-class AsyncClient:
+class AsyncClient(AsyncAsking):
     """A client of one broker for asyncio; an async context manager; arguments as `Client`'s.
 
     It owns no thread: it watches the socket's descriptor. Cancelling a call forgets its answer;
@@ -67,7 +66,7 @@ class AsyncClient:
         self.address = address
         self._token = token
         self._timeout_ms = timeout_ms
-        self._name = name
+        super().__init__(name)
         self._owner = Owner()
         self._pump = Pump(
             address,
@@ -117,7 +116,7 @@ class AsyncClient:
     async def request(
         self,
         command: str,
-        args: Mapping[str, Any] = arguments.NONE,
+        args: Mapping[str, Any] = exchanges.NONE,
         *,
         token: str | Own | None = Own.TOKEN,
         timeout_ms: int | None = None,
@@ -130,46 +129,53 @@ class AsyncClient:
         )
         return await self._value(loop, call)
 
-    async def hello(self, *, timeout_ms: int | None = None) -> Hello:
-        """Agree on the protocol's version and learn the limits. Errors: `UnsupportedVersion`."""
-        args = arguments.hello(self._name)
-        fields = await self.request("hello", args, token=None, timeout_ms=timeout_ms)
-        return read(Hello.parse, fields)
-
-    async def ping(self, *, timeout_ms: int | None = None) -> int:
-        """Return the broker's clock in ms since the epoch. Errors: `Unauthorized`."""
-        return read(results.now_ms, await self.request("ping", timeout_ms=timeout_ms))
-
-    async def login(self, user: str, password: str, *, timeout_ms: int | None = None) -> Login:
-        """Open a session; later calls carry its token. Errors: `BadCredentials`, `Busy`."""
-        args = arguments.login(user, password)
-        fields = await self.request("login", args, token=None, timeout_ms=timeout_ms)
-        login = read(Login.parse, fields)
+    async def login(
+        self,
+        user: str,
+        password: str,
+        *,
+        device: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> Login:
+        """Open a session; later calls carry its token; as `Client.login`."""
+        login = await self._ask(exchanges.login(user, password, device), timeout_ms)
         self._token = login.token
         return login
 
     async def logout(self, *, timeout_ms: int | None = None) -> None:
         """End the session. Errors: `Unauthorized`."""
-        await self.request("logout", timeout_ms=timeout_ms)
+        await self._ask(exchanges.logout(), timeout_ms)
         self._token = None
 
     async def send(
-        self, to: str, text: str, *, message_id: str | None = None, timeout_ms: int | None = None
+        self,
+        to: str,
+        text: str,
+        *,
+        message_id: str | None = None,
+        ttl_ms: int | None = None,
+        timeout_ms: int | None = None,
     ) -> Receipt:
         """Send one message and return once it is stored; arguments and errors as `Client.send`."""
         loop = self._enter()
-        call = self._start_chat(to, text, message_id, timeout_ms)
+        call = self._start_chat(to, text, message_id, ttl_ms, timeout_ms)
         return read_receipt(await self._value(loop, call), call.message_id or "")
 
     def submit(
-        self, to: str, text: str, *, message_id: str | None = None, timeout_ms: int | None = None
+        self,
+        to: str,
+        text: str,
+        *,
+        message_id: str | None = None,
+        ttl_ms: int | None = None,
+        timeout_ms: int | None = None,
     ) -> asyncio.Task[Receipt]:
         """Send one message without waiting for its answer: the task's result. Order is kept.
 
         Errors, at once: `TooLarge`, and `Busy` where too much is unanswered.
         """
         loop = self._enter()
-        call = self._start_chat(to, text, message_id, timeout_ms)
+        call = self._start_chat(to, text, message_id, ttl_ms, timeout_ms)
         return loop.create_task(self._receipt(loop, call))
 
     async def send_many(
@@ -185,7 +191,7 @@ class AsyncClient:
         window = max(1, min(window, SUBMITTED_MAX))
         for to, text in messages:
             try:
-                waiting.append(self._start_chat(to, text, None, timeout_ms))
+                waiting.append(self._start_chat(to, text, None, None, timeout_ms))
             except RequestError as error:
                 waiting.append(error)
             if len(waiting) >= window:
@@ -193,23 +199,12 @@ class AsyncClient:
         while waiting:
             yield await self._outcome(loop, waiting.popleft())
 
-    async def inbox(
-        self, *, limit: int = 100, after: int | None = None, timeout_ms: int | None = None
-    ) -> Inbox:
-        """Read without taking; as `Client.inbox`."""
-        args = arguments.inbox(limit, after)
-        return read(Inbox.parse, await self.request("kotakmasuk", args, timeout_ms=timeout_ms))
-
-    async def acknowledge(self, seq: int, *, timeout_ms: int | None = None) -> int:
-        """Take every message up to and with ``seq`` out of the mailbox; return the cursor."""
-        args = arguments.acknowledge(seq)
-        return read(results.cursor, await self.request("ack", args, timeout_ms=timeout_ms))
-
     async def messages(
         self,
         *,
         window: int = WINDOW_DEFAULT,
         after: int | None = None,
+        epoch: int | None = None,
         acknowledge: bool = True,
         timeout_ms: int | None = None,
         on_connection: Callable[[bool], None] | None = None,
@@ -225,6 +220,7 @@ class AsyncClient:
             self._token,
             window=window,
             after=after,
+            epoch=epoch,
             now_ms=monotonic_ms(),
             timeout_ms=timeout_ms or self._timeout_ms,
         )
@@ -241,30 +237,6 @@ class AsyncClient:
                     subscription.finish(message.seq, monotonic_ms())
         finally:
             await self._leave(subscription)
-
-    async def users_on(self, *, timeout_ms: int | None = None) -> list[User]:
-        """Return who is logged in, in order of login."""
-        users: list[User] = []
-        more = True
-        while more:
-            args = arguments.page(users[-1].user if users else None)
-            fields = await self.request("user_on", args, timeout_ms=timeout_ms)
-            page, more = read(users_page, fields)
-            users += page
-        return users
-
-    async def register(
-        self, user: str, password: str, *, name: str | None = None, timeout_ms: int | None = None
-    ) -> User:
-        """Make an account. Errors: `Forbidden`, `UserExists`, `BadRequest`, `Busy`."""
-        args = arguments.register(user, password, name)
-        fields = await self.request("register", args, token=None, timeout_ms=timeout_ms)
-        return read(User.parse, fields)
-
-    async def change_password(self, old: str, new: str, *, timeout_ms: int | None = None) -> None:
-        """Change the own password; the user's other sessions end. Errors: `BadCredentials`."""
-        args = arguments.change_password(old, new)
-        await self.request("passwd", args, timeout_ms=timeout_ms)
 
     # --- calls -------------------------------------------------------------------------------
 
@@ -283,8 +255,19 @@ class AsyncClient:
             loop.call_soon(self._turn)
         return loop
 
+    async def _ask(self, exchange: Exchange[T], timeout_ms: int | None) -> T:
+        fields = await self.request(
+            exchange.command, exchange.args, token=exchange.own, timeout_ms=timeout_ms
+        )
+        return read(exchange.parse, fields)
+
     def _start_chat(
-        self, to: str, text: str, message_id: str | None, timeout_ms: int | None
+        self,
+        to: str,
+        text: str,
+        message_id: str | None,
+        ttl_ms: int | None,
+        timeout_ms: int | None,
     ) -> Call:
         self._enter()
         return self._session.chat(
@@ -294,6 +277,7 @@ class AsyncClient:
             token=self._token,
             now_ms=monotonic_ms(),
             timeout_ms=timeout_ms or self._timeout_ms,
+            ttl_ms=ttl_ms,
         )
 
     async def _value(self, loop: asyncio.AbstractEventLoop, call: Call) -> dict[str, Any]:

@@ -19,33 +19,32 @@ from contextlib import suppress
 from math import ceil
 from threading import Event
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import zmq
 
 from broker.wire.limits import WINDOW_DEFAULT
-from clients import arguments, results
-from clients.arguments import Own
+from clients import exchanges
+from clients.asking import Asking
 from clients.curve_keys import Curve
 from clients.errors import KotakError, RequestError
+from clients.exchanges import Exchange, Own
 from clients.ids import MessageIds
 from clients.link import Link
 from clients.owner import Owner
 from clients.pump import Context, Pump, monotonic_ms
 from clients.request import Call
 from clients.results import (
-    Hello,
-    Inbox,
     Login,
     Message,
     Receipt,
-    User,
     read,
     read_receipt,
-    users_page,
 )
 from clients.session import PENDING_MAX
 from clients.subscription import Subscription
+
+T = TypeVar("T")
 
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:8890"
 #: Pipelined messages are handed to the socket so many at a time, as one ZeroMQ message.
@@ -88,7 +87,7 @@ class Pending:
         return self._client._receipt(self._call)  # noqa: SLF001 - two halves of one thing
 
 
-class Client:
+class Client(Asking):
     """A blocking client of one broker; a context manager.
 
     ``timeout_ms`` is the default for each call, repetitions included. ``retry_ms`` of silence make
@@ -111,7 +110,7 @@ class Client:
         self.address = address
         self._token = token
         self._timeout_ms = timeout_ms
-        self._name = name
+        super().__init__(name)
         self._owner = Owner()
         self._pump = Pump(
             address,
@@ -157,7 +156,7 @@ class Client:
     def request(
         self,
         command: str,
-        args: Mapping[str, Any] = arguments.NONE,
+        args: Mapping[str, Any] = exchanges.NONE,
         *,
         token: str | Own | None = Own.TOKEN,
         timeout_ms: int | None = None,
@@ -170,48 +169,62 @@ class Client:
         )
         return self._value(call)
 
-    def hello(self, *, timeout_ms: int | None = None) -> Hello:
-        """Agree on the protocol's version and learn the limits. Errors: `UnsupportedVersion`."""
-        args = arguments.hello(self._name)
-        return read(Hello.parse, self.request("hello", args, token=None, timeout_ms=timeout_ms))
+    def login(
+        self,
+        user: str,
+        password: str,
+        *,
+        device: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> Login:
+        """Open a session; later calls carry its token.
 
-    def ping(self, *, timeout_ms: int | None = None) -> int:
-        """Return the broker's clock in ms since the epoch. Errors: `Unauthorized`."""
-        return read(results.now_ms, self.request("ping", timeout_ms=timeout_ms))
-
-    def login(self, user: str, password: str, *, timeout_ms: int | None = None) -> Login:
-        """Open a session; later calls carry its token. Errors: `BadCredentials`, `Busy`."""
-        args = arguments.login(user, password)
-        fields = self.request("login", args, token=None, timeout_ms=timeout_ms)
-        login = read(Login.parse, fields)
+        ``device`` (1 to 32 of ``a-z 0-9 . _ -``, a letter or digit first) gives it a reading
+        position of its own; without one all sessions of the user share theirs.
+        Errors: `BadCredentials`, `Busy`, `BadRequest`. Source: docs/PROTOCOL.md, "Readers".
+        """
+        login = self._ask(exchanges.login(user, password, device), timeout_ms)
         self._token = login.token
         return login
 
     def logout(self, *, timeout_ms: int | None = None) -> None:
         """End the session. Errors: `Unauthorized`."""
-        self.request("logout", timeout_ms=timeout_ms)
+        self._ask(exchanges.logout(), timeout_ms)
         self._token = None
 
     def send(
-        self, to: str, text: str, *, message_id: str | None = None, timeout_ms: int | None = None
+        self,
+        to: str,
+        text: str,
+        *,
+        message_id: str | None = None,
+        ttl_ms: int | None = None,
+        timeout_ms: int | None = None,
     ) -> Receipt:
-        """Send one message and return once it is stored.
+        """Send one message to a user or a ``#room`` and return once it is stored.
 
         ``text``: 1 to 65 536 bytes of UTF-8. ``message_id``: made when not given; give that of a
-        `RequestTimeout` to repeat its message. Errors: `NoSuchUser`, `Conflict`, `MailboxFull`,
-        `StorageFull`, `TooLarge`, `Unauthorized`.
+        `RequestTimeout` to repeat its message. ``ttl_ms`` (a second to ten years): what is unread
+        after so long is never delivered. Errors: `NoSuchUser`, `NoSuchRoom`, `Conflict`,
+        `MailboxFull`, `RateLimited`, `StorageFull`, `TooLarge`, `Unauthorized`.
         """
-        return self._receipt(self._start_chat(to, text, message_id, timeout_ms))
+        return self._receipt(self._start_chat(to, text, message_id, ttl_ms, timeout_ms))
 
     def submit(
-        self, to: str, text: str, *, message_id: str | None = None, timeout_ms: int | None = None
+        self,
+        to: str,
+        text: str,
+        *,
+        message_id: str | None = None,
+        ttl_ms: int | None = None,
+        timeout_ms: int | None = None,
     ) -> Pending:
-        """Send one message without waiting for its answer; order is kept.
+        """Send one message without waiting for its answer; order is kept; arguments as `send`'s.
 
         Submissions go out in batches: at every 64th, or when a result is asked for, or by
         `flush`. Waits while `SUBMITTED_MAX` answers are missing. Errors: `TooLarge`.
         """
-        call = self._start_chat(to, text, message_id, timeout_ms)
+        call = self._start_chat(to, text, message_id, ttl_ms, timeout_ms)
         self._submitted += 1
         if self._submitted % BATCH_FRAMES == 0:
             self._turn()
@@ -240,7 +253,7 @@ class Client:
         window = max(1, min(window, SUBMITTED_MAX))
         for count, (to, text) in enumerate(messages, 1):
             try:
-                waiting.append(self._start_chat(to, text, None, timeout_ms))
+                waiting.append(self._start_chat(to, text, None, None, timeout_ms))
             except RequestError as error:
                 waiting.append(error)
             if count % BATCH_FRAMES == 0:
@@ -249,26 +262,12 @@ class Client:
                 yield from self._outcomes(waiting, 1)
         yield from self._outcomes(waiting, len(waiting))
 
-    def inbox(
-        self, *, limit: int = 100, after: int | None = None, timeout_ms: int | None = None
-    ) -> Inbox:
-        """Read without taking: what waits behind the cursor, or behind ``after`` if that is higher.
-
-        ``limit``: 1 to 1000 messages. Errors: `Unauthorized`.
-        """
-        args = arguments.inbox(limit, after)
-        return read(Inbox.parse, self.request("kotakmasuk", args, timeout_ms=timeout_ms))
-
-    def acknowledge(self, seq: int, *, timeout_ms: int | None = None) -> int:
-        """Take every message up to and with ``seq`` out of the mailbox; return the cursor."""
-        args = arguments.acknowledge(seq)
-        return read(results.cursor, self.request("ack", args, timeout_ms=timeout_ms))
-
     def messages(
         self,
         *,
         window: int = WINDOW_DEFAULT,
         after: int | None = None,
+        epoch: int | None = None,
         acknowledge: bool = True,
         timeout_ms: int | None = None,
         stop: Event | None = None,
@@ -279,7 +278,8 @@ class Client:
         A message is acknowledged when the next one is asked for; one whose loop body was left by
         ``break`` or an exception stays in the mailbox. With ``acknowledge=False`` call
         `acknowledge` yourself: the broker sends no more than ``window`` (1 to 1000) messages ahead.
-        ``after``: begin behind that sequence, where it is above the cursor.
+        ``after``: begin behind that sequence, where it is above the cursor; ``epoch``: the one that
+        it is of, as `inbox` told it.
 
         ``timeout_ms`` is for the broker's first answer; from then on lost connections and
         restarted brokers are waited for without end, and ``on_connection`` is called with False and
@@ -287,7 +287,8 @@ class Client:
         ``stop``, from any thread, ends the loop. The client may be used within it; one loop a
         client. It ends with the client at the latest, or with its last reference: to end it at a
         certain place use `contextlib.closing`. Errors: `Unauthorized`, also when the session ends
-        later; `Busy`, `ConnectionFailed`, `RequestTimeout`.
+        later; `Busy`, `ConnectionFailed`, `RequestTimeout`; `HistoryLost`, once for each loss: call
+        `messages` again to go on.
         """
         self._owner.check()
         session = self._session
@@ -295,6 +296,7 @@ class Client:
             self._token,
             window=window,
             after=after,
+            epoch=epoch,
             now_ms=monotonic_ms(),
             timeout_ms=timeout_ms or self._timeout_ms,
         )
@@ -313,33 +315,21 @@ class Client:
         finally:
             self._leave(subscription)
 
-    def users_on(self, *, timeout_ms: int | None = None) -> list[User]:
-        """Return who is logged in, in order of login."""
-        users: list[User] = []
-        more = True
-        while more:
-            args = arguments.page(users[-1].user if users else None)
-            fields = self.request("user_on", args, timeout_ms=timeout_ms)
-            page, more = read(users_page, fields)
-            users += page
-        return users
-
-    def register(
-        self, user: str, password: str, *, name: str | None = None, timeout_ms: int | None = None
-    ) -> User:
-        """Make an account. Errors: `Forbidden`, `UserExists`, `BadRequest`, `Busy`."""
-        args = arguments.register(user, password, name)
-        fields = self.request("register", args, token=None, timeout_ms=timeout_ms)
-        return read(User.parse, fields)
-
-    def change_password(self, old: str, new: str, *, timeout_ms: int | None = None) -> None:
-        """Change the own password; the user's other sessions end. Errors: `BadCredentials`."""
-        self.request("passwd", arguments.change_password(old, new), timeout_ms=timeout_ms)
-
     # --- waiting -----------------------------------------------------------------------------
 
+    def _ask(self, exchange: Exchange[T], timeout_ms: int | None) -> T:
+        fields = self.request(
+            exchange.command, exchange.args, token=exchange.own, timeout_ms=timeout_ms
+        )
+        return read(exchange.parse, fields)
+
     def _start_chat(
-        self, to: str, text: str, message_id: str | None, timeout_ms: int | None
+        self,
+        to: str,
+        text: str,
+        message_id: str | None,
+        ttl_ms: int | None,
+        timeout_ms: int | None,
     ) -> Call:
         self._owner.check()
         return self._session.chat(
@@ -349,6 +339,7 @@ class Client:
             token=self._token,
             now_ms=monotonic_ms(),
             timeout_ms=timeout_ms or self._timeout_ms,
+            ttl_ms=ttl_ms,
         )
 
     def _receipt(self, call: Call) -> Receipt:

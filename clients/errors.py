@@ -11,15 +11,21 @@
      │    ├── BadCredentials       user name or password is wrong
      │    ├── Forbidden            not for this session
      │    ├── NoSuchUser           nobody of that name
+     │    ├── NoSuchRoom           no room of that name, or it is closed to you
+     │    ├── NoSuchMessage        you sent no such message, or it is no longer kept
      │    ├── UserExists           the name is taken
+     │    ├── RoomExists           the name is taken
+     │    ├── TooMany              a limit of this user's is reached: give something up
      │    ├── Conflict             this message id was used for another message
      │    ├── MailboxFull          nothing was stored; later
+     │    ├── RateLimited          as Busy: the user sends faster than the broker allows
      │    ├── StorageFull          nothing was stored; later
      │    ├── Busy                 nothing was done; later (repeated until the deadline already)
      │    ├── Unavailable          as Busy
      │    │    ├── ConnectionFailed      no connection: certainly not carried out
      │    │    └── RequestTimeout        no answer: carried out or not; repeat with the same id
      │    └── InternalError        a fault of the broker; its log says more
+     ├── HistoryLost               messages may be gone; reading again goes on
      ├── ClientClosed              the client was closed, before or during the call
      ├── ForkedProcess             the client was made before os.fork
      └── WrongThread               the client belongs to another thread or event loop
@@ -75,8 +81,24 @@ class NoSuchUser(RequestError):
     """Nobody has that name."""
 
 
+class NoSuchRoom(RequestError):
+    """No room has that name, or it is closed to the user: ask a member for an invitation."""
+
+
+class NoSuchMessage(RequestError):
+    """The user sent no such message, or it is no longer kept."""
+
+
 class UserExists(RequestError):
     """The name is taken."""
+
+
+class RoomExists(RequestError):
+    """The name is taken."""
+
+
+class TooMany(RequestError):
+    """A limit of this user's is reached, which the text names: give something up first."""
 
 
 class Conflict(RequestError):
@@ -84,7 +106,15 @@ class Conflict(RequestError):
 
 
 class MailboxFull(RequestError):
-    """The recipient has too many unread messages; nothing was stored."""
+    """The recipient has too much unread, or the room keeps too much; nothing was stored."""
+
+
+class RateLimited(RequestError):
+    """The user sends faster than the broker allows; nothing was stored.
+
+    Raised where waiting for ``retry_after_ms`` would go beyond the call's timeout; repeated until
+    then.
+    """
 
 
 class StorageFull(RequestError):
@@ -123,6 +153,26 @@ class InternalError(RequestError):
     """A fault of the broker (also: a code that this version does not know)."""
 
 
+class HistoryLost(KotakError):
+    """The broker's store was put back, or what this reader had not read was kept no longer.
+
+    Messages with sequences from ``first`` to ``last`` may be gone, and acknowledgements made
+    meanwhile may be undone. Raised once for each loss: whoever reads again goes on.
+    Source: docs/PROTOCOL.md, "When history was lost".
+    """
+
+    def __init__(self, first: int, last: int) -> None:
+        super().__init__(first, last)
+        self.first = first
+        self.last = last
+
+    def __str__(self) -> str:
+        return (
+            f"the broker lost history: messages {self.first} to {self.last} may be gone; read "
+            "again to go on, and without 'after' to see all that there is"
+        )
+
+
 class ClientClosed(KotakError):
     """The client was closed, before the call or while it waited."""
 
@@ -145,9 +195,14 @@ CLASSES: Final[Mapping[Code, type[RequestError]]] = {
     Code.BAD_CREDENTIALS: BadCredentials,
     Code.FORBIDDEN: Forbidden,
     Code.NO_SUCH_USER: NoSuchUser,
+    Code.NO_SUCH_ROOM: NoSuchRoom,
+    Code.NO_SUCH_MESSAGE: NoSuchMessage,
     Code.USER_EXISTS: UserExists,
+    Code.ROOM_EXISTS: RoomExists,
+    Code.TOO_MANY: TooMany,
     Code.CONFLICT: Conflict,
     Code.MAILBOX_FULL: MailboxFull,
+    Code.RATE_LIMITED: RateLimited,
     Code.STORAGE_FULL: StorageFull,
     Code.BUSY: Busy,
     Code.INTERNAL: InternalError,

@@ -56,7 +56,10 @@ class Receipt(NamedTuple):
 class Message(NamedTuple):
     """A message in a mailbox; ``sender`` is a user name, ``name`` its display name.
 
-    ``at_ms`` is the time of storing, in milliseconds since the Unix epoch.
+    ``at_ms`` is the time of storing, in milliseconds since the Unix epoch. ``room`` is where it was
+    said; None: it was sent to the reader alone. ``redelivered``: this reader may have got it before
+    and has not acknowledged it. In a `History` only: ``to``, a user or a ``#room``, and, of what
+    was sent, ``state``, as `Status` has it.
     """
 
     seq: int
@@ -65,9 +68,14 @@ class Message(NamedTuple):
     name: str
     id: str
     text: str
+    room: str | None = None
+    redelivered: bool = False
+    to: str | None = None
+    state: str | None = None
 
     @classmethod
     def parse(cls, fields: Fields) -> Message:
+        get = fields.get
         return cls(
             fields["seq"],
             fields["at_ms"],
@@ -75,50 +83,160 @@ class Message(NamedTuple):
             fields["name"],
             fields["id"],
             fields["text"],
+            get("room"),
+            get("redelivered", False),
+            get("to"),
+            get("state"),
         )
 
 
+def _messages(fields: Fields) -> list[Message]:
+    return [Message.parse(message) for message in fields["messages"]]
+
+
+def _lost(fields: Fields) -> tuple[int, int] | None:
+    """Return the first and the last sequence that may be gone; None: history is whole."""
+    lost = fields.get("history_lost")
+    return None if lost is None else (lost["first"], lost["last"])
+
+
 class Inbox(NamedTuple):
-    """A page of the reader's mailbox. ``more``: further messages waited behind the last one."""
+    """A page of the reader's mailbox. ``more``: further messages waited behind the last one.
+
+    ``epoch`` names the history that the sequences belong to (0: the broker tells none);
+    ``history_lost`` is the first and the last sequence of what may be gone of it.
+    Source: docs/PROTOCOL.md, "When history was lost".
+    """
 
     user: str
     name: str
     messages: list[Message]
     more: bool
     cursor: int
+    epoch: int = 0
+    history_lost: tuple[int, int] | None = None
 
     @classmethod
     def parse(cls, fields: Fields) -> Inbox:
-        messages = [Message.parse(message) for message in fields["messages"]]
-        return cls(fields["user"], fields["name"], messages, fields["more"], fields["cursor"])
+        return cls(
+            fields["user"],
+            fields["name"],
+            _messages(fields),
+            fields["more"],
+            fields["cursor"],
+            fields.get("epoch", 0),
+            _lost(fields),
+        )
+
+
+class History(NamedTuple):
+    """A page of what is kept, in order of sequence; ``more``: the same direction has further."""
+
+    messages: list[Message]
+    more: bool
+
+    @classmethod
+    def parse(cls, fields: Fields) -> History:
+        return cls(_messages(fields), fields["more"])
+
+
+class Status(NamedTuple):
+    """Where a message that was sent stands.
+
+    ``state``: ``"stored"``, ``"delivered"``, ``"acknowledged"`` or ``"expired"``. ``at_ms`` is in
+    milliseconds since the Unix epoch, ``id`` the message id that its sender gave.
+    """
+
+    state: str
+    at_ms: int
+    id: str
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Status:
+        return cls(fields["state"], fields["at_ms"], fields["id"])
 
 
 class Subscribed(NamedTuple):
-    """The answer to ``subscribe``: the number that its events bear, and the mailbox's cursor."""
+    """The answer to ``subscribe``: the number that its events bear, and the mailbox's cursor.
+
+    ``epoch`` (None: the broker tells none) and ``history_lost`` as in `Inbox`.
+    """
 
     subscription: int
     cursor: int
+    epoch: int | None
+    history_lost: tuple[int, int] | None
 
     @classmethod
     def parse(cls, fields: Fields) -> Subscribed:
-        return cls(fields["subscription"], fields["cursor"])
+        return cls(fields["subscription"], fields["cursor"], fields.get("epoch"), _lost(fields))
 
 
 class User(NamedTuple):
-    """An account: the user name and the display name."""
+    """An account: the user name and the display name.
+
+    Where details were asked for: ``connected``, whether the user was heard within the last 60
+    seconds, and ``seen_ms``, when that was, in milliseconds since the Unix epoch.
+    """
 
     user: str
     name: str
+    connected: bool | None = None
+    seen_ms: int | None = None
 
     @classmethod
     def parse(cls, fields: Fields) -> User:
-        return cls(fields["user"], fields["name"])
+        return cls(fields["user"], fields["name"], fields.get("connected"), fields.get("seen_ms"))
 
 
-def users_page(fields: Fields) -> tuple[list[User], bool]:
-    """Return the users of one page, and whether another one follows."""
-    users = [User.parse(user) for user in fields["users"]]
-    return users, bool(fields["more"]) and bool(users)
+class Room(NamedTuple):
+    """A room: its name with the ``#``, who made it, and how many ``members`` it has.
+
+    ``open``: anybody may join. ``history``: members may read what was said before they came.
+    ``joined`` is False where the user is only invited.
+    """
+
+    room: str
+    owner: str
+    open: bool
+    history: bool
+    members: int
+    joined: bool
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Room:
+        return cls(
+            fields["room"],
+            fields["owner"],
+            fields["open"],
+            fields["history"],
+            fields["members"],
+            fields["joined"],
+        )
+
+
+def room(fields: Fields) -> Room:
+    """Return the room from the answer to ``room_create`` or ``room_join``."""
+    return Room.parse(fields["room"])
+
+
+def rooms(fields: Fields) -> list[Room]:
+    """Return the rooms from the answer to ``rooms``."""
+    return [Room.parse(each) for each in fields["rooms"]]
+
+
+def page_of(key: str) -> Callable[[Fields], tuple[list[User], bool]]:
+    """Return how the users of one page are read, and whether another one follows."""
+
+    def parse(fields: Fields) -> tuple[list[User], bool]:
+        users = [User.parse(user) for user in fields[key]]
+        return users, bool(fields["more"]) and bool(users)
+
+    return parse
+
+
+def nothing(_: Fields) -> None:
+    """Read the answer to a command that has none but OK."""
 
 
 def now_ms(fields: Fields) -> int:

@@ -36,7 +36,7 @@ from clients.errors import (
     from_wire,
 )
 from clients.request import UNENCODABLE, Call, check_text, unpackable
-from clients.subscription import Subscription
+from clients.subscription import Loss, Subscription
 
 #: Unanswered requests of one client: bounds what a reconnect repeats, and memory.
 PENDING_MAX: Final = 10_000
@@ -55,7 +55,10 @@ SLOW: Final = frozenset({"login", "auth", "register", "passwd", "user_add", "use
 #: The commands whose order is promised.
 ORDERED: Final = frozenset({"chat", "send"})
 #: What a repeated command is answered when its first copy, whose answer was lost, did the work.
-DONE_BEFORE: Final[Mapping[str, Code]] = {"logout": Code.UNAUTHORIZED}
+DONE_BEFORE: Final[Mapping[str, Code]] = {
+    "logout": Code.UNAUTHORIZED,
+    "room_leave": Code.NO_SUCH_ROOM,  # the last one to leave removes the room
+}
 
 
 class Session:
@@ -83,6 +86,8 @@ class Session:
         self._connect_end_ms: float = inf
         self._probe_end_ms: float = inf
         self._hold_end_ms: float = 0  # chats wait until then; 0: they do not
+        #: The last loss of history that a reader was told of.
+        self.loss_told: Loss | None = None
         self._subscription: Subscription | None = None
         self._unsubscribe: Call | None = None
 
@@ -144,14 +149,16 @@ class Session:
         token: str | None,
         now_ms: float,
         timeout_ms: float,
+        ttl_ms: int | None = None,
     ) -> Call:
         """As `start`, for one message; its text is measured before anything is sent."""
         # Four bytes is the longest character: most texts are judged without being encoded.
         if type(text) is not str or len(text) * 4 > TEXT_BYTES_MAX:
             check_text(text)
-        call = self.start(
-            "chat", token, {"to": to, "text": text, "id": message_id}, now_ms, timeout_ms
-        )
+        args: dict[str, Any] = {"to": to, "text": text, "id": message_id}
+        if ttl_ms is not None:
+            args["ttl_ms"] = ttl_ms
+        call = self.start("chat", token, args, now_ms, timeout_ms)
         call.message_id = message_id
         return call
 
@@ -208,6 +215,7 @@ class Session:
         *,
         window: int,
         after: int | None,
+        epoch: int | None,
         now_ms: float,
         timeout_ms: float,
     ) -> Subscription:
@@ -223,7 +231,7 @@ class Session:
             )
         if self._unsubscribe is not None:
             self.abandon(self._unsubscribe)  # repeated late, it would end the new one
-        subscription = Subscription(self, token, window=window, after=after)
+        subscription = Subscription(self, token, window=window, after=after, epoch=epoch)
         subscription.begin(now_ms, timeout_ms)
         self._subscription = subscription
         self.by(subscription.due_ms)

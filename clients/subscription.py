@@ -3,8 +3,9 @@
 The broker pushes a window of messages and more of them as they are acknowledged. What is wanted is
 kept as state, and `Subscription.advance` starts whatever request that state calls for and that is
 not under way: a subscribe, an acknowledgement, a heartbeat. A lost event, a lost connection and a
-restarted broker are thus the same case: subscribe again, after the last sequence received.
-Source: docs/PROTOCOL.md, "subscribe".
+restarted broker are thus the same case: subscribe again, after the last sequence received and with
+the epoch that it is of, so that a broker which lost history says so.
+Source: docs/PROTOCOL.md, "subscribe" and "When history was lost".
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import SUBSCRIBER_SILENCE_MS
-from clients.errors import Busy, ClientClosed, KotakError, Unauthorized
+from clients.errors import Busy, ClientClosed, HistoryLost, KotakError, Unauthorized
 from clients.request import Call
 from clients.results import Message, Subscribed, read
 
@@ -26,8 +27,19 @@ HEARTBEAT_MS: Final = SUBSCRIBER_SILENCE_MS // 3
 FULL_MS: Final = 50
 
 
+class Loss(NamedTuple):
+    """Sequences of an epoch that may be gone, for the reader that has the token."""
+
+    token: str | None
+    epoch: int | None
+    first: int
+    last: int
+
+
 class Requests(Protocol):
     """The session, as far as a subscription needs it; `clients.session.Session` is one."""
+
+    loss_told: Loss | None
 
     def start(
         self,
@@ -45,7 +57,13 @@ class Subscription:
     """One receiver: at most ``window`` messages that arrived and were not yet asked for."""
 
     def __init__(
-        self, requests: Requests, token: str | None, *, window: int, after: int | None
+        self,
+        requests: Requests,
+        token: str | None,
+        *,
+        window: int,
+        after: int | None,
+        epoch: int | None,
     ) -> None:
         #: Called when `done` becomes true.
         self.on_done: Callable[[], None] | None = None
@@ -58,7 +76,9 @@ class Subscription:
         self._window = window
         self._buffer: deque[Message] = deque()
         self._error: KotakError | None = None
+        self._loss: Loss | None = None  # ... that the reader has not been told of
         self._last = after or 0  # the last sequence received, or known to be gone
+        self._epoch = epoch  # that it is of, as far as is known
         self._number: int | None = None  # of the broker's subscription; None: there is none
         self._stood = False  # the first subscribe was answered
         self._broken = False  # since then the connection was lost, and has not been replaced
@@ -75,7 +95,7 @@ class Subscription:
     @property
     def done(self) -> bool:
         """True when `next` returns, or raises, at once."""
-        return bool(self._buffer) or self._error is not None
+        return bool(self._buffer) or self._error is not None or self._loss is not None
 
     # --- the reader's side -------------------------------------------------------------------
 
@@ -89,9 +109,16 @@ class Subscription:
         self._subscribe.on_done = self._subscribed
 
     def next(self, now_ms: float) -> Message:
-        """Return the next message; only where `done`. Errors: what ended the subscription."""
+        """Return the next message; only where `done`.
+
+        Errors: `HistoryLost`, after which it goes on; what ended the subscription.
+        """
         if self._error is not None:
             raise self._error
+        if self._loss is not None:
+            loss, self._loss = self._loss, None
+            self._requests.loss_told = loss
+            raise HistoryLost(loss.first, loss.last)
         message = self._buffer.popleft()
         if not self._buffer and self._number is None:
             self.advance(now_ms)
@@ -230,7 +257,11 @@ class Subscription:
 
     def _place(self) -> dict[str, int]:
         place = {"window": self._window}
-        return {**place, "after": self._last} if self._last else place
+        if self._last:
+            place["after"] = self._last
+        if self._epoch is not None:
+            place["epoch"] = self._epoch
+        return place
 
     def _start(self, command: str, args: Mapping[str, Any], now_ms: float) -> Call:
         """Begin a request that is repeated until it is answered, however long the broker is gone.
@@ -255,7 +286,16 @@ class Subscription:
         self._stood, self._broken = True, False
         self._number = answer.subscription
         self._last = max(self._last, answer.cursor)
+        self._epoch = answer.epoch
+        if answer.history_lost is not None:
+            self._note_loss(Loss(self._token, answer.epoch, *answer.history_lost))
         self._report()
+
+    def _note_loss(self, loss: Loss) -> None:
+        # A broker may say it at each subscribe until its reader acknowledges; once is enough.
+        if loss != self._requests.loss_told:
+            self._loss = loss
+            self._wake()
 
     def _acknowledged(self, call: Call) -> None:
         self._ack = None

@@ -23,16 +23,31 @@ from broker.wire.errors import WireError
 One = Mapping[str, Any] | WireError | bytes
 Answer = One | tuple[One, ...] | None
 
+ROOM: dict[str, Any] = {
+    "room": "#lunch",
+    "owner": "shafwa",
+    "open": True,
+    "history": False,
+    "members": 2,
+    "joined": True,
+}
+READER: dict[str, Any] = {"user": "fadly", "name": "Fadly", "cursor": 0, "epoch": 5}
 RESULTS: dict[str, dict[str, Any]] = {
     "hello": {"version": 1, "server": "fake 1", "durability": "memory", "limits": {}},
     "ping": {"now_ms": 1_700_000_000_000},
     "login": {"token": "kt_secret", "user": "shafwa", "name": "Shafwa", "expires_at_ms": 9},
     "chat": {"seq": 7, "durability": "fsync"},
     "ack": {"cursor": 3},
-    "subscribe": {"subscription": 1, "user": "u", "name": "U", "window": 100, "cursor": 0},
+    "subscribe": {**READER, "subscription": 1, "window": 100},
+    "kotakmasuk": {**READER, "messages": [], "more": False},
+    "history": {"messages": [], "more": False},
+    "status": {"state": "delivered", "at_ms": 6, "id": "m"},
     "register": {"user": "fadly", "name": "Fadly"},
     "user_on": {"users": [], "more": False},
-    "kotakmasuk": {"user": "fadly", "name": "Fadly", "messages": [], "more": False, "cursor": 0},
+    "rooms": {"rooms": [ROOM]},
+    "room_create": {"room": ROOM},
+    "room_join": {"room": ROOM},
+    "room_members": {"members": [{"user": "fadly", "name": "Fadly"}], "more": False},
 }
 
 

@@ -304,6 +304,38 @@ def test_busy_is_repeated_until_it_is_not(broker: FakeBroker, client: Client) ->
     assert client.login("a", "b").user == "shafwa"
 
 
+class Limited:
+    """Takes five messages, then none until the first that it refused comes again."""
+
+    def __init__(self) -> None:
+        self.stored: list[str] = []
+        self.refusals = 0
+        self._refused: str | None = None
+
+    def __call__(self, request: Request) -> Answer:
+        if request[1] != "chat":
+            return polite(request)
+        text = request[3]["text"]
+        if self._refused not in (None, text) or (len(self.stored) % 5 == 4 and not self._refused):
+            self._refused = self._refused or text
+            self.refusals += 1
+            return WireError(Code.RATE_LIMITED, "slower", 20)
+        self._refused = None
+        self.stored.append(text)
+        return polite(request)
+
+
+def test_a_pipeline_over_the_rate_is_stored_whole_and_in_order(
+    broker: FakeBroker, client: Client
+) -> None:
+    broker.answer = limited = Limited()
+    texts = [str(number) for number in range(50)]
+    outcomes = list(client.send_many(("fadly", text) for text in texts))
+    assert all(isinstance(outcome, Receipt) for outcome in outcomes)
+    assert limited.stored == texts
+    assert limited.refusals >= 10
+
+
 def test_a_refused_connection_is_named_with_its_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"

@@ -13,11 +13,9 @@ from clients.errors import (
     Busy,
     ClientClosed,
     ConnectionFailed,
-    InternalError,
     NoSuchUser,
     RequestTimeout,
     TooLarge,
-    Unavailable,
 )
 from clients.request import Call
 from clients.session import BACKOFF_MS_MAX, CONNECT_MS, PENDING_MAX
@@ -314,93 +312,6 @@ def test_repetitions_on_a_working_connection_become_rarer() -> None:
     assert repeated[0] < repeated[1] < repeated[2]
 
 
-# --- refusals --------------------------------------------------------------------------------
-
-
-def test_busy_is_repeated_after_the_time_that_the_broker_asked_for() -> None:
-    bench = Bench(random=0.0)
-    call = bench.call("login")
-    bench.turn()
-    bench.error(call, Code.BUSY, retry_after_ms=300)
-    assert bench.turn(299) == []
-    assert bench.turn(1) == [("login", call.request_id)]
-    bench.ok(call.request_id, {"token": "x"})
-    assert call.value() == {"token": "x"}
-
-
-def test_a_busy_login_keeps_nobody_else_waiting() -> None:
-    bench = Bench()
-    login = bench.call("login")
-    bench.turn()
-    bench.error(login, Code.BUSY, retry_after_ms=300)
-    chat = bench.chat()
-    assert bench.turn() == [("chat", chat.request_id)]
-
-
-def test_a_refusal_that_cannot_be_repeated_in_time_is_raised_at_once() -> None:
-    bench = Bench()
-    call = bench.call("login", timeout_ms=200)
-    bench.turn()
-    bench.error(call, Code.BUSY, retry_after_ms=300)
-    with pytest.raises(Busy) as caught:
-        call.value()
-    assert caught.value.retry_after_ms == 300
-
-
-def test_younger_chats_wait_until_an_unavailable_one_is_repeated() -> None:
-    bench = Bench(random=0.0)
-    first, second = bench.chat("1"), bench.chat("2")
-    bench.turn()
-    bench.error(first, Code.UNAVAILABLE, retry_after_ms=100)
-    third = bench.chat("3")
-    ack = bench.call("ack")
-    assert bench.turn(50) == [("ack", ack.request_id)]
-    bench.ok(second.request_id)
-    assert bench.ids(50) == [first.request_id, third.request_id]
-
-
-def test_a_hold_outlives_a_reconnect() -> None:
-    bench = Bench(random=0.0)
-    chat = bench.chat()
-    bench.turn()
-    bench.error(chat, Code.UNAVAILABLE, retry_after_ms=500)
-    bench.session.lost(bench.now, "gone")
-    assert bench.turn(100) == []
-    assert bench.session.wanted == 2
-    assert bench.ids(400) == [chat.request_id]
-
-
-def test_unavailable_until_the_deadline_is_raised_as_what_it_is() -> None:
-    bench = Bench()
-    call = bench.call(timeout_ms=5_000)
-    while not call.done:
-        if bench.turn(10):
-            bench.error(call, Code.UNAVAILABLE)
-    assert type(call.error) is Unavailable
-    assert call.sends > 3
-
-
-def test_an_internal_fault_is_repeated_once() -> None:
-    bench = Bench()
-    call = bench.chat()
-    bench.turn()
-    bench.error(call, Code.INTERNAL)
-    _, sent = bench.wait_for_send(at_most_ms=BACKOFF_MS_MAX)
-    assert sent == [("chat", call.request_id)]
-    bench.error(call, Code.INTERNAL)
-    assert type(call.error) is InternalError
-
-
-def test_a_repeated_logout_whose_session_is_gone_has_succeeded() -> None:
-    bench = Bench()
-    call = bench.call("logout")
-    bench.turn()
-    bench.session.lost(bench.now, "gone")
-    bench.wait_for_send(at_most_ms=BACKOFF_MS_MAX)
-    bench.error(call, Code.UNAUTHORIZED)
-    assert call.value() == {}
-
-
 # --- limits ----------------------------------------------------------------------------------
 
 
@@ -481,16 +392,6 @@ def test_a_call_that_is_abandoned_while_it_waits_for_room_is_not_sent() -> None:
     bench.session.abandon(first)
     assert bench.ids() == [third.request_id]
     assert bench.session.pending == 1
-
-
-def test_silence_after_a_repetition_is_a_timeout_whatever_was_answered_before() -> None:
-    bench = Bench()
-    call = bench.chat(timeout_ms=900)
-    bench.turn()
-    bench.error(call, Code.UNAVAILABLE)
-    bench.wait_for_send(at_most_ms=BACKOFF_MS_MAX)
-    bench.turn(900)
-    assert isinstance(call.error, RequestTimeout)
 
 
 def test_a_repetition_does_not_overtake_what_still_waits_for_room() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from broker.wire.envelope import Request, decode_request
 from broker.wire.errors import Code
 from broker.wire.limits import SUBSCRIBER_SILENCE_MS
 from clients.errors import (
@@ -18,94 +17,11 @@ from clients.errors import (
     RequestError,
     Unauthorized,
 )
-from clients.request import Call
 from clients.results import Message
 from clients.session import GRAIN_MS, PENDING_MAX
-from clients.subscription import HEARTBEAT_MS, Subscription
+from clients.subscription import HEARTBEAT_MS
 from tests.clients.session_bench import TIMEOUT_MS, Bench
-
-WINDOW = 10
-
-
-def _written(seq: int) -> dict[str, Any]:
-    return {"seq": seq, "at_ms": 1, "from": "shafwa", "name": "", "id": f"i{seq}", "text": "hi"}
-
-
-class Desk:
-    """A reader with a subscription, and the broker that it talks to."""
-
-    def __init__(self, *, after: int | None = None, answer: bool = True) -> None:
-        self.bench = Bench()
-        self.reports: list[bool] = []
-        self.subscription = self._subscribe(after)
-        self.subscription.on_connection = self.reports.append
-        if answer:
-            self.answer_subscribe()
-
-    def _subscribe(self, after: int | None = None) -> Subscription:
-        return self.bench.session.subscribe(
-            "t", window=WINDOW, after=after, now_ms=self.bench.now, timeout_ms=TIMEOUT_MS
-        )
-
-    def sent(self, advance_ms: float = 0) -> list[Request]:
-        """Let time pass; return the requests that were sent."""
-        bench, sent = self.bench, []
-        before = bench.session.wanted
-        bench.now += advance_ms
-        bench.session.tick(bench.now)
-        if bench.session.wanted and bench.session.wanted != before:
-            bench.session.connected(bench.now)
-        while frames := bench.session.take():
-            sent += [decode_request(frame) for frame in frames]
-        return sent
-
-    def the_one_sent(self, command: str, advance_ms: float = 0) -> Request:
-        (request,) = self.sent(advance_ms)
-        assert request[1] == command
-        return request
-
-    def answer_subscribe(self, number: int = 1, *, cursor: int = 0) -> Request:
-        request = self.the_one_sent("subscribe")
-        self.bench.ok(request[0], {"subscription": number, "cursor": cursor})
-        return request
-
-    def push(self, *seqs: int, after: int, number: int = 1) -> None:
-        messages = [_written(seq) for seq in seqs]
-        self.bench.event(number, "messages", after=after, messages=messages)
-
-    def next(self) -> int:
-        return self.subscription.next(self.bench.now).seq
-
-    def read(self) -> list[int]:
-        """Take out what is there, as a reader does that acknowledges nothing."""
-        seqs = []
-        while self.subscription.done:
-            seqs.append(self.next())
-        return seqs
-
-    def work(self, messages: int) -> None:
-        """Read, and be done with, so many messages."""
-        for _ in range(messages):
-            self.subscription.finish(self.next(), self.bench.now)
-
-    def leave(self) -> list[Call]:
-        return self.bench.session.unsubscribe(self.subscription, self.bench.now, 1_000)
-
-    def break_connection(self) -> Request:
-        """Break the connection and let the session make another; return the subscribe."""
-        self.bench.session.lost(self.bench.now, "gone")
-        for request in self.sent(10_000):
-            if request[1] == "subscribe":
-                return request
-        raise AssertionError("nobody subscribed again")
-
-    def refuse(self, request: Request, code: Code) -> None:
-        self.bench.error(self.bench.session._pending[request[0]], code)  # the call's own id
-
-
-def _acks(requests: list[Request]) -> list[int]:
-    return [request[3]["seq"] for request in requests if request[1] == "ack"]
-
+from tests.clients.subscription_desk import WINDOW, Desk, acks, written
 
 # --- what arrives ----------------------------------------------------------------------------
 
@@ -191,7 +107,7 @@ def test_events_without_a_subscription_are_left_alone() -> None:
     bench = Bench()
     call = bench.call()
     bench.turn()
-    bench.event(1, "messages", after=0, messages=[_written(1)])
+    bench.event(1, "messages", after=0, messages=[written(1)])
     bench.ok(call.request_id, {"cursor": 1})
     assert call.value() == {"cursor": 1}
 
@@ -306,18 +222,18 @@ def test_a_message_is_acknowledged_once_nothing_else_is_there() -> None:
     desk = Desk()
     desk.push(1, 2, 3, after=0)
     desk.work(2)
-    assert _acks(desk.sent()) == []
+    assert acks(desk.sent()) == []
     desk.work(1)
-    assert _acks(desk.sent()) == [3]
+    assert acks(desk.sent()) == [3]
 
 
 def test_half_a_window_is_acknowledged_though_more_is_there() -> None:
     desk = Desk()
     desk.push(*range(1, 11), after=0)
     desk.work(WINDOW // 2 - 1)
-    assert _acks(desk.sent()) == []
+    assert acks(desk.sent()) == []
     desk.work(1)
-    assert _acks(desk.sent()) == [WINDOW // 2]
+    assert acks(desk.sent()) == [WINDOW // 2]
 
 
 def test_one_acknowledgement_is_under_way_and_the_next_is_the_newest() -> None:
@@ -330,7 +246,7 @@ def test_one_acknowledgement_is_under_way_and_the_next_is_the_newest() -> None:
         desk.work(1)
     assert desk.sent() == []
     desk.bench.ok(first[0], {"cursor": 1})
-    assert _acks(desk.sent()) == [39]
+    assert acks(desk.sent()) == [39]
 
 
 def test_what_was_only_handed_out_is_not_acknowledged() -> None:
@@ -347,7 +263,7 @@ def test_an_acknowledgement_survives_the_connection() -> None:
     desk.work(1)
     desk.sent()
     desk.bench.session.lost(desk.bench.now, "gone")
-    assert _acks(desk.sent(5_000)) == [1]
+    assert acks(desk.sent(5_000)) == [1]
 
 
 def test_leaving_acknowledges_what_was_worked_on_and_then_unsubscribes() -> None:
@@ -357,7 +273,7 @@ def test_leaving_acknowledges_what_was_worked_on_and_then_unsubscribes() -> None
     desk.next()
     assert [call.command for call in desk.leave()] == ["ack", "unsubscribe"]
     sent = desk.sent()
-    assert _acks(sent) == [2]
+    assert acks(sent) == [2]
     assert [request[1:3] for request in sent] == [("ack", "t"), ("unsubscribe", "t")]
 
 
@@ -368,7 +284,7 @@ def test_leaving_takes_the_place_of_an_acknowledgement_under_way() -> None:
     desk.push(2, after=1)
     desk.work(1)
     desk.leave()
-    assert _acks(desk.sent()) == [2]
+    assert acks(desk.sent()) == [2]
     assert desk.bench.session.pending == 2
 
 
@@ -385,7 +301,7 @@ def test_an_unsubscribe_without_an_answer_does_not_end_the_next_subscription() -
     desk = Desk()
     desk.leave()
     assert [request[1] for request in desk.sent()] == ["unsubscribe"]
-    desk._subscribe()
+    desk.subscribe()
     again = [request[1] for _ in range(20) for request in desk.sent(500)]
     assert "subscribe" in again
     assert "unsubscribe" not in again
@@ -450,9 +366,9 @@ def test_a_session_that_ended_is_noticed_by_a_heartbeat() -> None:
 def test_a_client_holds_one_subscription() -> None:
     desk = Desk()
     with pytest.raises(Busy, match="already"):
-        desk._subscribe()
+        desk.subscribe()
     desk.leave()
-    desk._subscribe()
+    desk.subscribe()
 
 
 def test_a_client_full_of_requests_acknowledges_once_there_is_room() -> None:
@@ -460,9 +376,9 @@ def test_a_client_full_of_requests_acknowledges_once_there_is_room() -> None:
     desk.push(1, after=0)
     calls = [desk.bench.call("kotakmasuk") for _ in range(PENDING_MAX)]
     desk.work(1)
-    assert _acks(desk.sent()) == []
+    assert acks(desk.sent()) == []
     desk.bench.session.abandon(calls[0])
-    assert _acks(desk.sent(100)) == [1]
+    assert acks(desk.sent(100)) == [1]
 
 
 def test_closing_the_client_wakes_its_reader() -> None:

@@ -1,0 +1,166 @@
+"""The commands that are one request and one answer, as methods of both clients.
+
+What each of them sends and gets stands in `clients.exchanges`. Everywhere ``timeout_ms`` is in
+milliseconds and the client's own where not given, and a command may fail with what the broker
+refuses any command for. Source: docs/PROTOCOL.md, "Commands".
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from broker.wire.limits import INBOX_MESSAGES_DEFAULT
+from clients import exchanges
+from clients.exchanges import Exchange, every_user, every_user_async
+from clients.results import Hello, History, Inbox, Status, User
+from clients.rooms import AsyncRooms, Rooms
+
+T = TypeVar("T")
+
+
+class Asking:
+    """The blocking client's half; ``name`` is what `hello` tells the broker."""
+
+    def __init__(self, name: str | None) -> None:
+        self._name = name
+
+    def _ask(self, exchange: Exchange[T], timeout_ms: int | None) -> T:
+        raise NotImplementedError
+
+    @property
+    def rooms(self) -> Rooms:
+        """The user's rooms: to make, join and leave them."""
+        return Rooms(self._ask)
+
+    def hello(self, *, timeout_ms: int | None = None) -> Hello:
+        """Agree on the protocol's version and learn the limits. Errors: `UnsupportedVersion`."""
+        return self._ask(exchanges.hello(self._name), timeout_ms)
+
+    def ping(self, *, timeout_ms: int | None = None) -> int:
+        """Return the broker's clock in ms since the epoch. Errors: `Unauthorized`."""
+        return self._ask(exchanges.ping(), timeout_ms)
+
+    def inbox(
+        self,
+        *,
+        limit: int = INBOX_MESSAGES_DEFAULT,
+        after: int | None = None,
+        epoch: int | None = None,
+        timeout_ms: int | None = None,
+    ) -> Inbox:
+        """Read without taking: what waits behind the cursor, or behind ``after`` if that is higher.
+
+        ``limit``: 1 to 1000 messages. ``epoch``: the one that ``after`` is of, as an earlier page
+        told it; lost history is then reported in the result. Errors: `Unauthorized`.
+        """
+        return self._ask(exchanges.inbox(limit, after, epoch), timeout_ms)
+
+    def acknowledge(self, seq: int, *, timeout_ms: int | None = None) -> int:
+        """Take every message up to and with ``seq`` out of the mailbox; return the cursor."""
+        return self._ask(exchanges.acknowledge(seq), timeout_ms)
+
+    def history(
+        self,
+        of: str = "inbox",
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = INBOX_MESSAGES_DEFAULT,
+        timeout_ms: int | None = None,
+    ) -> History:
+        """Return a page of what is kept, read or unread, in order of sequence; no cursor moves.
+
+        ``of``: ``"inbox"``, ``"sent"`` or a ``#room``. ``before`` gives the page that ends below
+        that sequence, ``after`` the one that begins above it, neither the newest. ``limit``: 1 to
+        1000 messages. Errors: `NoSuchRoom`, `BadRequest` (``before`` and ``after``).
+        """
+        return self._ask(exchanges.history(of, before, after, limit), timeout_ms)
+
+    def status(self, to: str, seq: int, *, timeout_ms: int | None = None) -> Status:
+        """Tell where a message stands that one has sent; ``seq`` is its receipt's.
+
+        Errors: `NoSuchMessage`, also where it is no longer kept.
+        """
+        return self._ask(exchanges.status(to, seq), timeout_ms)
+
+    def users_on(self, *, detail: bool = False, timeout_ms: int | None = None) -> list[User]:
+        """Return who is logged in, in order of login; ``detail``: and when each was last heard."""
+        return every_user(self._ask, exchanges.users_on(detail=detail), timeout_ms)
+
+    def register(
+        self, user: str, password: str, *, name: str | None = None, timeout_ms: int | None = None
+    ) -> User:
+        """Make an account. Errors: `Forbidden`, `UserExists`, `BadRequest`, `Busy`."""
+        return self._ask(exchanges.register(user, password, name), timeout_ms)
+
+    def change_password(self, old: str, new: str, *, timeout_ms: int | None = None) -> None:
+        """Change the own password; the user's other sessions end. Errors: `BadCredentials`."""
+        self._ask(exchanges.change_password(old, new), timeout_ms)
+
+
+class AsyncAsking:
+    """The asyncio client's half."""
+
+    def __init__(self, name: str | None) -> None:
+        self._name = name
+
+    async def _ask(self, exchange: Exchange[T], timeout_ms: int | None) -> T:
+        raise NotImplementedError
+
+    @property
+    def rooms(self) -> AsyncRooms:
+        """The user's rooms: to make, join and leave them."""
+        return AsyncRooms(self._ask)
+
+    async def hello(self, *, timeout_ms: int | None = None) -> Hello:
+        """Agree on the protocol's version and learn the limits. Errors: `UnsupportedVersion`."""
+        return await self._ask(exchanges.hello(self._name), timeout_ms)
+
+    async def ping(self, *, timeout_ms: int | None = None) -> int:
+        """Return the broker's clock in ms since the epoch. Errors: `Unauthorized`."""
+        return await self._ask(exchanges.ping(), timeout_ms)
+
+    async def inbox(
+        self,
+        *,
+        limit: int = INBOX_MESSAGES_DEFAULT,
+        after: int | None = None,
+        epoch: int | None = None,
+        timeout_ms: int | None = None,
+    ) -> Inbox:
+        """Read without taking; as `Asking.inbox`."""
+        return await self._ask(exchanges.inbox(limit, after, epoch), timeout_ms)
+
+    async def acknowledge(self, seq: int, *, timeout_ms: int | None = None) -> int:
+        """Take every message up to and with ``seq`` out of the mailbox; return the cursor."""
+        return await self._ask(exchanges.acknowledge(seq), timeout_ms)
+
+    async def history(
+        self,
+        of: str = "inbox",
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = INBOX_MESSAGES_DEFAULT,
+        timeout_ms: int | None = None,
+    ) -> History:
+        """Return a page of what is kept, read or unread; as `Asking.history`."""
+        return await self._ask(exchanges.history(of, before, after, limit), timeout_ms)
+
+    async def status(self, to: str, seq: int, *, timeout_ms: int | None = None) -> Status:
+        """Tell where a message stands that one has sent; as `Asking.status`."""
+        return await self._ask(exchanges.status(to, seq), timeout_ms)
+
+    async def users_on(self, *, detail: bool = False, timeout_ms: int | None = None) -> list[User]:
+        """Return who is logged in, in order of login; as `Asking.users_on`."""
+        return await every_user_async(self._ask, exchanges.users_on(detail=detail), timeout_ms)
+
+    async def register(
+        self, user: str, password: str, *, name: str | None = None, timeout_ms: int | None = None
+    ) -> User:
+        """Make an account. Errors: `Forbidden`, `UserExists`, `BadRequest`, `Busy`."""
+        return await self._ask(exchanges.register(user, password, name), timeout_ms)
+
+    async def change_password(self, old: str, new: str, *, timeout_ms: int | None = None) -> None:
+        """Change the own password; the user's other sessions end. Errors: `BadCredentials`."""
+        await self._ask(exchanges.change_password(old, new), timeout_ms)
