@@ -12,6 +12,7 @@ import argparse
 import difflib
 import importlib.metadata
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
@@ -26,9 +27,12 @@ usage: kotak COMMAND [OPTIONS]
 
 messages:
   login USER                log in; the next commands act as USER, until logout
-  send USER TEXT            put a message into USER's mailbox (also: chat)
+  send TO TEXT              put a message into a mailbox, or into a room: '#room' (also: chat)
   inbox                     show what waits for you, and take it (also: kotakmasuk)
   watch                     show messages as they arrive, and take them, until Ctrl-C
+  history                   show what was said, read or unread: to you, by you, in a room
+  status TO SEQ             say where a message stands that you have sent
+  room COMMAND              rooms: list, create, invite, join, leave, members
   who                       list the users who are logged in (also: user_on)
   logout                    end the session
   whoami                    say who is logged in here
@@ -49,7 +53,7 @@ accounts (on the broker's machine, whether it runs or not):
   user import FILE          add many users from a file
 
 options:
-  -h, --help                this page; kotak COMMAND --help for one command
+  -h, --help                this page; kotak help COMMAND, or kotak COMMAND --help, for one
   --version                 the version
 
 to try it, with one terminal for the broker and one for the rest:
@@ -66,6 +70,8 @@ exit codes:
 
 #: The commands that are parsed here; every other word is the clients' business.
 _OURS: Final = ("serve", "check-config", "user", "gateway")
+#: What argparse says where an unquoted #room was taken for a comment, with all that followed it.
+_QUOTED: Final = re.compile(r"required: .*\b(?:TO|TEXT|ROOM)\b|--room: expected one argument")
 #: As shells have it: 128 and the number of SIGINT, of SIGPIPE.
 _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
@@ -91,7 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if words[:1] in (["-h"], ["--help"], ["help"]):
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    if words[:1] in (["-h"], ["--help"]):
         print(_help(), end="")
         return Exit.OK
     if words[:1] == ["--version"]:
@@ -127,7 +135,17 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
+        if _QUOTED.search(message):
+            message += "; in a shell, what begins with # needs quotes: '#team'"
         self.exit(Exit.USAGE, f"kotak: {message}\ntry: {self.prog} --help\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Name the command that was meant, where argparse would list them all."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:  # noqa: SLF001 - it has no public name
+            close = difflib.get_close_matches(value, action.choices, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"it is {', '.join(action.choices)}"
+            self.error(f"there is no command '{self.prog} {value}'; {hint}")
+        super()._check_value(action, value)
 
 
 def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:

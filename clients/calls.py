@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from threading import Event, Timer
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self, TypeAlias
 
+from broker.wire.commands import INBOX
 from broker.wire.limits import INBOX_MESSAGES_MAX, WINDOW_DEFAULT, WINDOW_MAX
 from clients.display import safe_line
-from clients.errors import InternalError, KotakError, RequestError, Unavailable
-from clients.results import Inbox, Login, Message, Receipt, User
+from clients.errors import HistoryLost, InternalError, KotakError, RequestError, Unavailable
+from clients.results import History, Inbox, Login, Message, Receipt, Room, Status, User
 
 #: Silence up to here passes for speed; after it, a person wants to know what is going on.
 NOTICE_AFTER_S: Final = 1.0
@@ -38,11 +39,13 @@ class Calls(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
-    def login(self, user: str, password: str, *, timeout_ms: int | None = None) -> Login: ...
-    def logout(self) -> None: ...
-    def ping(self) -> int: ...
+    @property
+    def rooms(self) -> RoomCalls: ...
+    def login(self, user: str, password: str, *, device: str | None = None) -> Login: ...
+    def logout(self, *, timeout_ms: int | None = None) -> None: ...
+    def ping(self, *, timeout_ms: int | None = None) -> int: ...
     def send(
-        self, to: str, text: str, *, message_id: str | None = None, timeout_ms: int | None = None
+        self, to: str, text: str, *, message_id: str | None = None, ttl_ms: int | None = None
     ) -> Receipt: ...
     def inbox(self, *, limit: int = 100, after: int | None = None) -> Inbox: ...
     def acknowledge(self, seq: int) -> int: ...
@@ -56,9 +59,34 @@ class Calls(Protocol):
         stop: Event | None = None,
         on_connection: Callable[[bool], None] | None = None,
     ) -> Generator[Message, None, None]: ...
-    def users_on(self) -> list[User]: ...
+    def history(
+        self,
+        of: str = INBOX,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 100,
+    ) -> History: ...
+    def status(self, to: str, seq: int) -> Status: ...
+    def users_on(self, *, detail: bool = False) -> list[User]: ...
     def register(self, user: str, password: str, *, name: str | None = None) -> object: ...
     def change_password(self, old: str, new: str) -> None: ...
+
+
+# Within the class below "list" is a method.
+_RoomList: TypeAlias = list[Room]
+_UserList: TypeAlias = list[User]
+
+
+class RoomCalls(Protocol):
+    """The rooms of a client's user. Source: docs/PROTOCOL.md, "rooms" and what follows it."""
+
+    def list(self) -> _RoomList: ...
+    def create(self, room: str, *, open: bool = False, history: bool = False) -> Room: ...  # noqa: A002 - the library's own
+    def invite(self, room: str, user: str) -> None: ...
+    def join(self, room: str) -> Room: ...
+    def leave(self, room: str) -> None: ...
+    def members(self, room: str) -> _UserList: ...
 
 
 class Connect(Protocol):
@@ -85,15 +113,21 @@ def read_inbox(
     """Hand the waiting messages to ``show`` page by page; acknowledge each page after it returned.
 
     A page that ``show`` did not survive stays in the mailbox. ``keep`` acknowledges nothing.
+    Lost history is handed on once, perhaps with a page that is empty.
     Errors: what ``show`` raises, and `KotakError`.
     """
     count, after = 0, None
+    lost: tuple[int, int] | None = None
     while True:
         with waiting():
             page = client.inbox(limit=min(messages_max - count, INBOX_MESSAGES_MAX), after=after)
+        known, lost = lost, page.history_lost
+        if lost == known:
+            page = page._replace(history_lost=None)
+        if page.messages or page.history_lost:
+            show(page)
         if not page.messages:
             return Shown(count, more=False)
-        show(page)
         count += len(page.messages)
         after = page.messages[-1].seq
         if not keep:
@@ -108,15 +142,16 @@ def watch_inbox(
     show: Callable[[Message], None],
     *,
     on_connection: Callable[[bool], None],
+    on_lost: Callable[[HistoryLost], None],
     keep: bool = False,
 ) -> None:
     """Hand each message to ``show`` as it arrives, and acknowledge it after that. Without end.
 
-    ``keep`` acknowledges nothing. Errors: what ``show`` raises, and `KotakError`.
+    ``keep`` acknowledges nothing. ``on_lost`` is told of lost history, after which the watching
+    begins anew with what waits. Errors: what ``show`` raises, and `KotakError`.
     """
     after, timeout_ms, more = None, None, True
     while more:
-        kept_bytes, more = 0, False
         arriving = client.messages(
             window=WINDOW_MAX if keep else WINDOW_DEFAULT,
             after=after,
@@ -124,14 +159,27 @@ def watch_inbox(
             timeout_ms=timeout_ms,
             on_connection=on_connection,
         )
-        with contextlib.closing(arriving):
-            for message in arriving:
-                show(message)
-                after = message.seq
-                kept_bytes += KEPT_BYTES_EACH + len(message.text.encode())
-                if keep and kept_bytes >= KEPT_BYTES_MAX:
-                    timeout_ms, more = RENEWAL_MS, True
-                    break
+        try:
+            with contextlib.closing(arriving):
+                after = _watch_some(arriving, show, keep=keep)
+            more = after is not None
+        except HistoryLost as lost:
+            on_lost(lost)
+            after = None
+        timeout_ms = RENEWAL_MS
+
+
+def _watch_some(
+    arriving: Iterator[Message], show: Callable[[Message], None], *, keep: bool
+) -> int | None:
+    """Return the last sequence once it is time to subscribe again; None where there is no more."""
+    kept_bytes = 0
+    for message in arriving:
+        show(message)
+        kept_bytes += KEPT_BYTES_EACH + len(message.text.encode())
+        if keep and kept_bytes >= KEPT_BYTES_MAX:
+            return message.seq
+    return None
 
 
 @contextlib.contextmanager

@@ -13,9 +13,12 @@ from functools import partial
 from typing import ClassVar, Final, NamedTuple
 
 from broker.wire.commands import ALIASES
+from broker.wire.limits import ROOM_MARK
 from clients.calls import MAY_BE_STORED, Calls, read_inbox, sentence, waiting_notice
-from clients.display import message_text, person, safe_line
-from clients.errors import KotakError, Unauthorized
+from clients.chat_help import about, overview
+from clients.chat_rooms import Refused, history, room, status
+from clients.display import lost_text, message_text, person, presence_text, safe_line
+from clients.errors import ConnectionFailed, KotakError, Unauthorized
 from clients.results import Inbox, Message
 
 NOT_AUTHORIZED: Final = "Error, not authorized"
@@ -28,15 +31,13 @@ TOKEN_CHARS_SHOWN: Final = 8
 NAMES_MAX: Final = 1_000
 SESSIONS_MAX: Final = 100
 
-HELP: Final = """\
-login USER             log in; the password is asked for, hidden (also: login USER PASSWORD)
-chat USER TEXT...      send a message
-kotakmasuk             show the waiting messages; they are then gone from the inbox
-                       (at a terminal, messages also appear as they arrive)
-user_on                list the users who are logged in
-logout                 end the session
-quit, Ctrl-D           end every session of this chat and leave
-auth, send, inbox and who are other names of login, chat, kotakmasuk and user_on."""
+#: Leaving waits so long for the sessions to be ended; a broker that is gone must not hold it.
+LEAVE_MS: Final = 2_000
+
+#: After a message whose answer did not come.
+UNKNOWN_OUTCOME: Final = (
+    "whether the message was sent is not known; type the same line next, and it is sent just once"
+)
 
 
 def short_token(token: str | None) -> str:
@@ -82,6 +83,8 @@ class Chat:
         self._waiting = partial(waiting_notice, address)
         self._opened: list[str] = []
         self._unanswered: Unanswered | None = None
+        #: Whether the line in hand may have stored a message that nobody has confirmed.
+        self._in_doubt = False
         self.address = address
         #: The session of who is logged in. A secret.
         self.token: str | None = None
@@ -90,7 +93,7 @@ class Chat:
         self._user = ""
         #: The display name of who is logged in.
         self.reader = ""
-        #: User names seen, for completion. A dict keeps their order.
+        #: Names of users and rooms seen, for completion. A dict keeps their order.
         self.names: dict[str, None] = {}
         #: Whether any line so far ended in an error.
         self.failed = False
@@ -119,32 +122,45 @@ class Chat:
 
     def show(self, message: Message, *, reader: str) -> None:
         """Say one message to the user whose display name is ``reader``."""
-        self._remember(message.sender)
+        self._remember(message.room or message.sender)
         self._say(message_text(message, reader))
+
+    def interrupted(self) -> None:
+        """Say what is to be said when the line that is being carried out was given up."""
+        self._fail(f"Error, interrupted{self._doubt()}")
 
     def end_sessions(self, reopen: Callable[[str], Calls]) -> None:
         """End every session that this chat opened; the first one that fails ends the attempt.
 
         ``reopen`` makes a client for a session's token.
         """
-        with contextlib.suppress(KotakError):
+        try:
             for token in self._opened:
                 ended_already = contextlib.suppress(Unauthorized)
                 with reopen(token) as client, self._waiting(), ended_already:
-                    client.logout()
+                    client.logout(timeout_ms=LEAVE_MS)
+        except KotakError:
+            self._say("the broker does not answer: the sessions of this chat were not ended")
 
     def _fail(self, words: str) -> None:
         self.failed = True
         self._say(words)
 
+    def _doubt(self) -> str:
+        """Return what follows an error, where a message may be stored all the same."""
+        return f"; {UNKNOWN_OUTCOME}" if self._in_doubt else ""
+
     def _attempt(self, command: Command, words: list[str]) -> None:
+        self._in_doubt = False
         try:
             command.run(self, words)
+        except Refused as error:
+            self._fail(f"Error, {error}")
         except Unauthorized:
             self._forget_session()
             self._fail(NOT_AUTHORIZED)
         except KotakError as error:
-            self._fail(f"Error, {sentence(error)}")
+            self._fail(f"Error, {sentence(error)}{self._doubt()}")
         except UnicodeError:
             self._fail("Error, the line is not valid UTF-8")
 
@@ -182,8 +198,9 @@ class Chat:
         try:
             with self._waiting():
                 self._client.send(to, text, message_id=message_id)
-        except (*MAY_BE_STORED, KeyboardInterrupt):
+        except (*MAY_BE_STORED, KeyboardInterrupt) as error:
             self._unanswered = Unanswered(self._user, to, text, message_id)
+            self._in_doubt = not isinstance(error, ConnectionFailed)  # then it was never sent
             raise
         self._remember(to)
         self._say(f"message sent to {safe_line(to)}")
@@ -196,15 +213,46 @@ class Chat:
             self._say("more messages are waiting: kotakmasuk again")
 
     def _show(self, page: Inbox) -> None:
+        if page.history_lost:
+            self._say(lost_text(*page.history_lost))
         for message in page.messages:
             self.show(message, reader=page.name or page.user)
 
-    def _user_on(self, _words: list[str]) -> None:
+    def _user_on(self, words: list[str]) -> None:
+        if words[1:] == ["detail"]:
+            self._detail()
+            return
         with self._waiting():
             users = self._client.users_on()
         for user in users:
             self._remember(user.user)
         self._say("user aktif: " + ", ".join(safe_line(user.user) for user in users))
+
+    def _detail(self) -> None:
+        with self._waiting():
+            users, now_ms = self._client.users_on(detail=True), self._client.ping()
+        for user in users:
+            self._remember(user.user)
+            self._say(presence_text(user, now_ms))
+
+    def _history(self, words: list[str]) -> None:
+        self._look_up(history, words)
+
+    def _status(self, words: list[str]) -> None:
+        self._look_up(status, words)
+
+    def _room(self, words: list[str]) -> None:
+        self._look_up(room, words)
+
+    def _look_up(self, ask: Callable[[Calls, list[str]], list[str]], words: list[str]) -> None:
+        words = " ".join(words[1:]).split()
+        with self._waiting():
+            lines = ask(self._client, words)
+        for word in words:
+            if word.startswith(ROOM_MARK):
+                self._remember(word)
+        for line in lines:
+            self._say(line)
 
     def _logout(self, _words: list[str]) -> None:
         with self._waiting():
@@ -212,12 +260,16 @@ class Chat:
         self._forget_session()
         self._say("logout success")
 
-    def _help(self, _words: list[str]) -> None:
-        self._say(HELP)
+    def _help(self, words: list[str]) -> None:
+        text = about(words[1]) if len(words) > 1 else overview()
+        if text is None:
+            self._fail(UNKNOWN_COMMAND)
+        else:
+            self._say(text)
 
-    def _remember(self, user: str) -> None:
+    def _remember(self, name: str) -> None:
         if len(self.names) < NAMES_MAX:
-            self.names[user] = None
+            self.names[name] = None
 
     #: By canonical name; `ALIASES` holds the others.
     COMMANDS: ClassVar[Mapping[str, Command]] = {
@@ -225,6 +277,9 @@ class Chat:
         "chat": Command(_chat, 3),
         "kotakmasuk": Command(_kotakmasuk, 1),
         "user_on": Command(_user_on, 1),
+        "history": Command(_history, 1),
+        "status": Command(_status, 1),
+        "room": Command(_room, 1),
         "logout": Command(_logout, 1),
         "help": Command(_help, 1, needs_login=False),
     }

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from clients import commands
+from broker.wire.limits import INBOX_MESSAGES_MAX
+from clients import commands, history_commands, room_commands
+from clients.argument_types import address, limit, seconds, sequence, told_by
 from clients.calls import MESSAGES_PER_RUN_MAX, Connect, sentence
 from clients.client import Client
 from clients.commands import (
@@ -25,6 +27,7 @@ from clients.commands import (
     UsageError,
 )
 from clients.display import safe_line
+from clients.durations import ttl_ms
 from clients.errors import (
     ConnectionFailed,
     KotakError,
@@ -32,12 +35,10 @@ from clients.errors import (
     RequestTimeout,
     Unauthorized,
 )
+from clients.history_text import LIMIT_DEFAULT
 from clients.password_input import PasswordInputError, add_password_options
+from clients.room_text import recipient, room_name
 from clients.session_file import SessionFileError
-
-TIMEOUT_S_MAX: Final = 3_600.0
-#: What one mailbox holds at most, as brokers come.
-LIMIT_MAX: Final = 1_000_000
 
 OK, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells have it
@@ -60,7 +61,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     common.add_argument(
         "--broker",
         metavar="tcp://HOST:PORT",
-        type=_address,
+        type=address,
         default=argparse.SUPPRESS,
         help="the broker's ZeroMQ door (default: $KOTAK_BROKER, else where the session is from, "
         f"else {DEFAULT_ADDRESS})",
@@ -75,7 +76,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     common.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds,
         default=argparse.SUPPRESS,
         help=f"how long to wait for an answer (default: {TIMEOUT_S_DEFAULT:g})",
     )
@@ -89,7 +90,19 @@ def add_commands(
     """Add the client's commands; each sets ``run``, a callable from arguments to an exit code."""
     add = partial(_add_command, subparsers, connect)
     _add_mail_commands(add)
+    _add_history_commands(add)
     _add_account_commands(add)
+    room = subparsers.add_parser(
+        "room", help=_ROOM[0].lower() + _ROOM[1:-1], description=_ROOM, epilog=_ROOM_MORE
+    )
+    rooms = room.add_subparsers(
+        dest="room_command", metavar="list|create|invite|join|leave|members", required=True
+    )
+    _add_room_commands(partial(_add_command, rooms, connect))
+
+
+_ROOM: Final = "Talk in rooms: what is said in one is read by all its members."
+_ROOM_MORE: Final = "kotak room COMMAND --help tells more; kotak send '#team' TEXT speaks in one."
 
 
 #: `_add_command` but for its first two arguments: what it runs, its help, its aliases.
@@ -104,7 +117,7 @@ def _add_command(
     *aliases: str,
 ) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
-        run.__name__,
+        run.__name__.rstrip("_"),
         aliases=aliases,
         help=help_text,
         description=f"{help_text[0].upper()}{help_text[1:]}.",
@@ -117,8 +130,8 @@ def _add_command(
 
 
 def _add_mail_commands(add: _Add) -> None:
-    parser = add(commands.send, "put a message into a user's mailbox", "chat")
-    parser.add_argument("to", metavar="TO", help="the recipient's user name")
+    parser = add(commands.send, "put a message into a user's mailbox or into a room", "chat")
+    _add_recipient(parser)
     parser.add_argument(
         "text",
         metavar="TEXT",
@@ -132,13 +145,21 @@ def _add_mail_commands(add: _Add) -> None:
         help="the message's id (default: a new one); sent twice with one id, it is stored once",
     )
 
+    parser.add_argument(
+        "--ttl",
+        metavar="TIME",
+        type=told_by(ttl_ms),
+        help="how long it is worth reading, as 30s, 5m, 2h or 7d: what is unread then is not "
+        "delivered any more",
+    )
+
     parser = add(commands.inbox, "show the waiting messages, then acknowledge them", "kotakmasuk")
     parser.add_argument("--keep", action="store_true", help="show without acknowledging")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument(
         "--limit",
         metavar="N",
-        type=_limit,
+        type=limit,
         help=f"show N messages at most (default: {MESSAGES_PER_RUN_MAX})",
     )
 
@@ -149,7 +170,94 @@ def _add_mail_commands(add: _Add) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
     parser = add(commands.who, "list the users who are logged in", "user_on")
+    parser.add_argument(
+        "--detail", action="store_true", help="say who is connected, and when the others last were"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _add_recipient(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "to",
+        metavar="TO",
+        type=told_by(recipient),
+        help="the recipient's user name, or a room, in quotes: '#team'",
+    )
+
+
+def _add_history_commands(add: _Add) -> None:
+    parser = add(
+        history_commands.history,
+        "show what was sent to you, read or unread, oldest first; nothing is taken",
+    )
+    of = parser.add_mutually_exclusive_group()
+    of.add_argument("--sent", action="store_true", help="what you have sent, and where it stands")
+    of.add_argument(
+        "--room", metavar="ROOM", type=told_by(room_name), help="what was said in a room"
+    )
+    page = parser.add_mutually_exclusive_group()
+    page.add_argument(
+        "--before", metavar="SEQ", type=sequence, help="the page that ends before this sequence"
+    )
+    page.add_argument(
+        "--after", metavar="SEQ", type=sequence, help="the page that begins after this sequence"
+    )
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=partial(limit, most=INBOX_MESSAGES_MAX),
+        default=LIMIT_DEFAULT,
+        help=f"N messages at most, the newest where no page is given (default: {LIMIT_DEFAULT})",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    parser = add(history_commands.status, "say where a message stands that you have sent")
+    _add_recipient(parser)
+    parser.add_argument(
+        "seq",
+        metavar="SEQ",
+        type=sequence,
+        help="its sequence, as 'kotak send' and 'kotak history --sent' show it",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def _add_room_commands(add: _Add) -> None:
+    parser = add(room_commands.list_, "list your rooms, and those that you are invited to")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    parser = add(room_commands.create, "make a room, with you as its first member")
+    _add_room(parser)
+    parser.add_argument(
+        "--open", action="store_true", help="anybody may join (default: who was invited)"
+    )
+    parser.add_argument(
+        "--history", action="store_true", help="newcomers may read what was said before"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+    parser = add(room_commands.invite, "let a user join a room that you are in")
+    _add_room(parser)
+    parser.add_argument("user", metavar="USER", help="the user's name")
+
+    parser = add(room_commands.join, "become a member: what is said from now on is yours to read")
+    _add_room(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+    _add_room(add(room_commands.leave, "leave a room; with its last member it goes, and all in it"))
+
+    parser = add(room_commands.members, "list who is in a room that you are in")
+    _add_room(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _add_room(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "room",
+        metavar="ROOM",
+        type=told_by(room_name),
+        help="its name, as team; with the '#', in quotes: '#team'",
+    )
 
 
 def _add_account_commands(add: _Add) -> None:
@@ -157,6 +265,12 @@ def _add_account_commands(add: _Add) -> None:
         commands.login, "log in and keep the session; the password is asked for, hidden", "auth"
     )
     parser.add_argument("user", metavar="USER", help="your user name")
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="read for this device: it gets every message until it has taken it itself (default: "
+        "what one session takes is gone for all)",
+    )
     add_password_options(parser)
 
     add(commands.whoami, "say who is logged in here, and ask the broker whether that still holds")
@@ -242,23 +356,3 @@ def _forget_output() -> None:
             os.dup2(nowhere, sys.stdout.fileno())
         finally:
             os.close(nowhere)
-
-
-def _address(text: str) -> str:
-    try:
-        return commands.broker_address(text)
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= TIMEOUT_S_MAX:
-        raise argparse.ArgumentTypeError(f"give more than 0 and at most {TIMEOUT_S_MAX:g} seconds")
-    return seconds
-
-
-def _limit(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= LIMIT_MAX:
-        raise argparse.ArgumentTypeError(f"give a number between 1 and {LIMIT_MAX}")
-    return int(text)

@@ -28,9 +28,11 @@ from clients.calls import (
     watch_inbox,
 )
 from clients.display import (
+    lost_text,
     message_json,
     message_text,
     person,
+    presence_text,
     safe_line,
     user_json,
 )
@@ -80,6 +82,7 @@ class Invocation:
         self.timeout_ms = int(1000 * getattr(args, "timeout", TIMEOUT_S_DEFAULT))
         self.chosen: str | None = getattr(args, "broker", None) or _broker_of_environment()
         self._connect = connect
+        self._device = ""
         #: Where this call goes: what was asked for, else the session's broker, else the default.
         self.address = self.chosen or DEFAULT_ADDRESS
 
@@ -92,7 +95,7 @@ class Invocation:
         # A token is sent to the broker that gave it and to no other.
         if saved is None or (self.chosen and saved.address != self.chosen):
             raise NotLoggedInError
-        self.address = saved.address
+        self.address, self._device = saved.address, saved.device
         return saved
 
     def waiting(self) -> contextlib.AbstractContextManager[None]:
@@ -100,8 +103,9 @@ class Invocation:
 
     def login_command(self, user: str = "USER") -> str:
         """Return what to type in order to log in where this call went."""
+        device = f" --device {safe_line(self._device)}" if self._device else ""
         where = f" --broker {safe_line(self.address)}" if self.address != DEFAULT_ADDRESS else ""
-        return f"kotak login {safe_line(user)}{where}"
+        return f"kotak login {safe_line(user)}{device}{where}"
 
     def password(self, prompt: str, *, prefix: str = "", twice: bool = False) -> str:
         return read_password(
@@ -148,9 +152,10 @@ def login(call: Invocation) -> None:
     Errors: `KotakError`, `PasswordInputError`, `SessionFileError` (docs/PROTOCOL.md, "login").
     """
     user: str = call.args.user
+    device: str | None = call.args.device
     password = call.password(f"Password of {safe_line(user)}: ")
     with call.open() as client, call.waiting():
-        answer = client.login(user, password)
+        answer = client.login(user, password, device=device)
         replaced = _session_to_end(call)
         write_session(
             call.path,
@@ -160,13 +165,19 @@ def login(call: Invocation) -> None:
                 name=answer.name,
                 token=answer.token,
                 expires_at_ms=answer.expires_at_ms,
+                device=device or "",
             ),
         )
     if replaced:
         # Nobody holds its token any more: end it, so that user_on does not show a ghost.
         with contextlib.suppress(KotakError), call.open(replaced) as client, call.waiting():
             client.logout()
-    write_line(f"logged in as {person(answer.user, answer.name)} at {safe_line(call.address)}")
+    who = _reader(answer.user, answer.name, device)
+    write_line(f"logged in as {who} at {safe_line(call.address)}")
+
+
+def _reader(user: str, name: str, device: str | None) -> str:
+    return person(user, name) + (f", device {safe_line(device)}," if device else "")
 
 
 def _session_to_end(call: Invocation) -> str | None:
@@ -196,7 +207,7 @@ def send(call: Invocation) -> None:
     message_id: str = call.args.id or str(uuid.uuid4())
     with call.open(call.session().token) as client, call.waiting():
         try:
-            client.send(to, text, message_id=message_id)
+            receipt = client.send(to, text, message_id=message_id, ttl_ms=call.args.ttl)
         except ConnectionFailed:
             raise  # certainly not stored
         except (*MAY_BE_STORED, KeyboardInterrupt):
@@ -205,7 +216,8 @@ def send(call: Invocation) -> None:
                 f"copy, add --id {safe_line(message_id)}"
             )
             raise
-    write_line(f"message sent to {safe_line(to)}")
+    # With the sequence, the sender can ask where the message stands.
+    write_line(f"message sent to {safe_line(to)} (sequence {receipt.seq})")
 
 
 def _text(words: list[str]) -> str:
@@ -252,6 +264,8 @@ def inbox(call: Invocation) -> None:
 def _show_page(page: Inbox, *, as_json: bool) -> None:
     """Write one page and make sure that somebody is there to read it."""
     reader = page.name or page.user
+    if page.history_lost:
+        note(lost_text(*page.history_lost))
     for message in page.messages:
         write_line(message_json(message) if as_json else message_text(message, reader))
     require_reader()
@@ -283,21 +297,32 @@ def watch(call: Invocation) -> None:
         if not as_json:
             note(f"messages to {person(saved.user, saved.name)} as they arrive; Ctrl-C to end")
         with contextlib.suppress(KeyboardInterrupt):
-            watch_inbox(client, show, on_connection=note_connection, keep=call.args.keep)
+            watch_inbox(
+                client,
+                show,
+                on_connection=note_connection,
+                on_lost=lambda lost: note(lost_text(lost.first, lost.last)),
+                keep=call.args.keep,
+            )
 
 
 def who(call: Invocation) -> None:
+    detail: bool = call.args.detail
     with call.open(call.session().token) as client, call.waiting():
-        users = client.users_on()
+        users = client.users_on(detail=detail)
+        # Not our own clock, which may be another one.
+        now_ms = client.ping() if detail else 0
     for user in users:
-        write_line(user_json(user) if call.args.json else person(user.user, user.name))
+        text = presence_text(user, now_ms) if detail else person(user.user, user.name)
+        write_line(user_json(user) if call.args.json else text)
 
 
 def whoami(call: Invocation) -> None:
     saved = call.session()
     with call.open(saved.token) as client, call.waiting():
         client.ping()
-    write_line(f"{person(saved.user, saved.name)} at {safe_line(call.address)}")
+    who = _reader(saved.user, saved.name, saved.device)
+    write_line(f"{who} at {safe_line(call.address)}")
 
 
 def register(call: Invocation) -> None:

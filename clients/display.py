@@ -11,6 +11,7 @@ import re
 from datetime import datetime
 from typing import Final
 
+from clients.durations import ago
 from clients.results import Message, User
 
 #: C0 and C1 controls (but not tab and line feed), lone surrogates, and the invisible characters
@@ -48,25 +49,52 @@ def local_time(at_ms: int) -> str:
 
 def message_text(message: Message, reader: str) -> str:
     """Return one message for a person: local time, from, to, text. ``reader`` is a display name."""
-    at = local_time(message.at_ms)
-    text = safe_text(message.text).replace("\n", _INDENT)
-    return f"[{at}] {person(message.sender, message.name)} to {safe_line(reader)}: {text}"
+    where = f"in {message.room}" if message.room else f"to {reader}"
+    who = person(message.sender, message.name)
+    return f"[{local_time(message.at_ms)}] {who} {safe_line(where)}: {body(message)}"
+
+
+def body(message: Message) -> str:
+    """Return a message's text for a person; further lines are indented."""
+    return safe_text(message.text).replace("\n", _INDENT)
 
 
 def message_json(message: Message) -> str:
     """Return one message for a program: one line of ASCII, with the names of docs/PROTOCOL.md."""
-    return json.dumps(
-        {
-            "seq": message.seq,
-            "at_ms": message.at_ms,
-            "from": message.sender,
-            "name": message.name,
-            "id": message.id,
-            "text": message.text,
-        }
-    )
+    fields = {
+        "seq": message.seq,
+        "at_ms": message.at_ms,
+        "from": message.sender,
+        "name": message.name,
+        "id": message.id,
+        "text": message.text,
+    }
+    optional = {"room": message.room, "to": message.to, "state": message.state}
+    fields |= {key: value for key, value in optional.items() if value is not None}
+    return json.dumps(fields | ({"redelivered": True} if message.redelivered else {}))
+
+
+def presence_text(user: User, now_ms: int) -> str:
+    """Say whether a user is connected, or when it last was; ``now_ms`` is the broker's clock."""
+    if user.connected:
+        seen = "connected"
+    elif user.seen_ms is None:
+        seen = "not known"  # a broker that does not tell
+    else:
+        seen = f"last seen {ago(now_ms - user.seen_ms)}"
+    return f"{person(user.user, user.name)}: {seen}"
 
 
 def user_json(user: User) -> str:
     """Return one user for a program, as `message_json`."""
-    return json.dumps({"user": user.user, "name": user.name})
+    fields: dict[str, object] = {"user": user.user, "name": user.name}
+    detail = {"connected": user.connected, "seen_ms": user.seen_ms}
+    return json.dumps(fields | {key: value for key, value in detail.items() if value is not None})
+
+
+def lost_text(first: int, last: int) -> str:
+    """Say that messages with these sequences may be gone."""
+    return (
+        f"history was lost: messages from sequence {first} to {last} may be gone; "
+        "history shows what there is"
+    )

@@ -13,11 +13,14 @@ from typing import Final, Self
 
 from broker.wire.limits import WINDOW_MAX
 from clients.calls import Calls, sentence
-from clients.errors import KotakError, Unauthorized
+from clients.display import lost_text
+from clients.errors import HistoryLost, KotakError, Unauthorized
 from clients.results import Message
 
 #: What follows from an error.
 NOT_SHOWN: Final = "messages are not shown as they arrive any longer, kotakmasuk shows them"
+#: Whoever follows no longer waits so long for the thread to have told the broker.
+LEAVE_S: Final = 0.5
 #: The thread's name.
 THREAD: Final = "kotak-live"
 
@@ -56,7 +59,7 @@ class LiveInbox:
             return
         if self._thread is not None:
             self._stop.set()
-            self._thread.join()
+            self._thread.join(LEAVE_S)  # without the broker, it may have more to wait for than we
             self._thread = None
         self._token = token
         if token is not None:
@@ -68,17 +71,24 @@ class LiveInbox:
 
     def _run(self, token: str, show: Callable[[Message], None], stop: Event) -> None:
         try:
-            with (
-                self._open_client(token) as client,
-                closing(
-                    client.messages(window=WINDOW_MAX, acknowledge=False, stop=stop)
-                ) as arriving,
-            ):
-                since_ms = client.ping()
-                for message in arriving:
-                    if message.at_ms >= since_ms:
-                        show(message)
+            with self._open_client(token) as client:
+                self._follow(client, show, stop)
         except Unauthorized:
             pass  # the chat's next command says so
         except KotakError as error:
-            self._say(f"Error, {sentence(error)}; {NOT_SHOWN}")
+            if not stop.is_set():
+                self._say(f"Error, {sentence(error)}; {NOT_SHOWN}")
+
+    def _follow(self, client: Calls, show: Callable[[Message], None], stop: Event) -> None:
+        since_ms = client.ping()
+        while not stop.is_set():
+            try:
+                arriving = client.messages(window=WINDOW_MAX, acknowledge=False, stop=stop)
+                with closing(arriving):
+                    for message in arriving:
+                        if message.at_ms >= since_ms and not stop.is_set():
+                            show(message)
+            except HistoryLost as lost:
+                self._say(lost_text(lost.first, lost.last))
+            else:
+                return

@@ -13,15 +13,36 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from broker.wire.commands import ALIASES
+from broker.wire.limits import ROOM_MARK
 from clients.calls import Calls
 from clients.chat import Chat
+from clients.chat_rooms import ROOM_COMMANDS
 from clients.commands import write_line
 from clients.display import safe_line
 from clients.live import LiveInbox
 
 _WORDS = sorted([*Chat.COMMANDS, *ALIASES, "quit"])
 _LOGIN = {"login", "auth"}
-_TAKE_USER = {*_LOGIN, "chat", "send"}
+_USERS, _ROOMS = object(), ROOM_MARK
+#: What may follow the words of a line: words, and names of users and rooms that the chat has seen.
+_BEHIND: dict[tuple[str, ...], list[object]] = {
+    (): [*_WORDS],
+    ("login",): [_USERS],
+    ("chat",): [_USERS, _ROOMS],
+    ("status",): [_USERS, _ROOMS],
+    ("user_on",): ["detail"],
+    ("history",): ["after", "before", "sent", _ROOMS],
+    ("history", "sent"): ["after", "before"],
+    ("history", _ROOMS): ["after", "before"],
+    ("help",): [*_WORDS],
+    ("room",): [*sorted(["list", *ROOM_COMMANDS])],
+    ("room", "create", _ROOMS): ["history", "open"],
+    ("room", "invite"): [_ROOMS],
+    ("room", "invite", _ROOMS): [_USERS],
+    ("room", "join"): [_ROOMS],
+    ("room", "leave"): [_ROOMS],
+    ("room", "members"): [_ROOMS],
+}
 
 
 class SafeHistory(InMemoryHistory):
@@ -37,7 +58,7 @@ class SafeHistory(InMemoryHistory):
 
 
 class ChatCompleter(Completer):
-    """Complete the command, then the user names that this chat has seen."""
+    """Complete the command, then what belongs behind it: names that this chat has seen, words."""
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
@@ -47,14 +68,22 @@ class ChatCompleter(Completer):
     ) -> Iterable[Completion]:
         del complete_event
         words = document.text_before_cursor.lstrip().split(" ")
-        known: Iterable[str] = ()
-        if len(words) == 1:
-            known = _WORDS
-        elif len(words) == 2 and words[0] in _TAKE_USER:
-            known = sorted(self._chat.names)
-        for word in known:
+        for word in self._known(words[:-1]):
             if word.startswith(words[-1]):
                 yield Completion(f"{word} ", start_position=-len(words[-1]), display=word)
+
+    def _known(self, before: list[str]) -> Iterator[str]:
+        """Yield what may stand behind the words ``before``."""
+        place = [_ROOMS if word.startswith(ROOM_MARK) else word for word in before]
+        place[:1] = [ALIASES.get(word, word) for word in place[:1]]
+        names = sorted(self._chat.names)
+        for known in _BEHIND.get(tuple(place), ()):
+            if known is _USERS:
+                yield from (name for name in names if not name.startswith(ROOM_MARK))
+            elif known is _ROOMS:
+                yield from (name for name in names if name.startswith(ROOM_MARK))
+            else:
+                yield str(known)
 
 
 def run_chat(open_client: Callable[[str | None], Calls], address: str) -> int:
@@ -100,7 +129,7 @@ def _handle(chat: Chat, line: str) -> bool:
     try:
         return chat.handle(line)
     except KeyboardInterrupt:
-        write_line("Error, interrupted")
+        chat.interrupted()
         return True
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-#: A session has five short fields; a larger file is some other file.
+#: A session has six short fields; a larger file is some other file.
 SESSION_BYTES_MAX: Final = 16_384
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -27,13 +27,17 @@ class SessionFileError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class SavedSession:
-    """One login: at which broker, as whom, and until when (``expires_at_ms``, Unix epoch)."""
+    """One login: at which broker, as whom, and until when (``expires_at_ms``, Unix epoch).
+
+    ``device``: which of the user's readers it is; empty: the one that all without a device share.
+    """
 
     address: str
     user: str
     name: str
     token: str = field(repr=False)
     expires_at_ms: int
+    device: str = ""
 
 
 def session_path(environ: Mapping[str, str], chosen: str | None = None) -> Path:
@@ -125,10 +129,12 @@ def _parse(content: bytes) -> SavedSession | None:
         fields: Any = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    texts = ("address", "user", "name", "token")
+    if not isinstance(fields, dict):
+        return None
+    fields = {"device": "", **fields}  # sessions of the first version have none
+    texts = ("address", "user", "name", "token", "device")
     if (
-        not isinstance(fields, dict)
-        or not all(isinstance(fields.get(key), str) for key in texts)
+        not all(isinstance(fields.get(key), str) for key in texts)
         or type(fields.get("expires_at_ms")) is not int
     ):
         return None

@@ -166,7 +166,7 @@ def chat_reply() -> bytes:
 
 
 def inbox_reply(messages: Iterable[tuple[str, str, str]]) -> bytes:
-    """Show (sender's display name, reader's display name or ``#room``, text) in order of arrival."""
+    """``messages``: (sender's display name, reader's or ``#room``, text), in order of arrival."""
     inbox = [{"msg_from": sender, "msg_to": to, "msg": text} for sender, to, text in messages]
     return encode({"status": "OK", "messages": inbox})
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Generator
 from threading import Event
-from typing import Self
+from typing import Self, TypeAlias
 
 from broker.wire.errors import Code, WireError
 from clients.errors import RequestError, from_wire
-from clients.results import Inbox, Login, Message, Receipt, User
+from clients.results import History, Inbox, Login, Message, Receipt, Room, Status, User
 
 
 def refusal(code: Code, message: str) -> RequestError:
@@ -36,6 +36,18 @@ class FakeBroker:
         self.sent_ids: list[str] = []
         self.connected: list[tuple[str, str | None, int]] = []
         self.faults: dict[str, list[BaseException]] = defaultdict(list)
+        #: By name; the members are in `members`, whoever may join in `invited`.
+        self.rooms: dict[str, Room] = {}
+        self.members: dict[str, list[str]] = defaultdict(list)
+        self.invited: dict[str, set[str]] = defaultdict(set)
+        #: What the next page of an inbox tells of lost history.
+        self.lost: tuple[int, int] | None = None
+        self.now_ms = 1_700_000_000_000
+        #: When users were seen last, where they are not connected now.
+        self.seen_ms: dict[str, int] = {}
+        self.devices: list[str | None] = []
+        self.ttls_ms: list[int | None] = []
+        self.timeouts_ms: list[int | None] = []
 
     def connect(self, address: str, *, token: str | None, timeout_ms: int) -> FakeClient:
         self.connected.append((address, token, timeout_ms))
@@ -49,11 +61,26 @@ class FakeBroker:
         *,
         name: str | None = None,
         at_ms: int = 1_700_000_000_000,
+        room: str | None = None,
+        redelivered: bool = False,
     ) -> int:
         seq = sum(map(len, self.mailboxes.values())) + 1
         shown = self.accounts[sender][1] if name is None else name
-        self.mailboxes[to].append(Message(seq, at_ms, sender, shown, f"id{seq}", text))
+        message = Message(seq, at_ms, sender, shown, f"id{seq}", text, room, redelivered)
+        self.mailboxes[to].append(message)
         return seq
+
+    def room(self, name: str, *members: str, invited: str = "", **kind: bool) -> None:
+        """Make a room of the first of ``members``; ``kind``: ``open``, ``history``."""
+        opened, history = kind.get("open", False), kind.get("history", False)
+        self.rooms[name] = Room(name, members[0], opened, history, len(members), joined=True)
+        self.members[name] += members
+        if invited:
+            self.invited[name].add(invited)
+
+    def as_seen_by(self, user: str, name: str) -> Room:
+        members = self.members[name]
+        return self.rooms[name]._replace(members=len(members), joined=user in members)
 
     def waiting(self, user: str) -> list[str]:
         return [m.text for m in self.mailboxes[user] if m.seq > self.cursors[user]]
@@ -81,8 +108,20 @@ class FakeClient:
             raise refusal(Code.UNAUTHORIZED, "log in first")
         return user
 
-    def login(self, user: str, password: str, *, timeout_ms: int | None = None) -> Login:
+    @property
+    def rooms(self) -> FakeRooms:
+        return FakeRooms(self._broker, self._user)
+
+    def login(
+        self,
+        user: str,
+        password: str,
+        *,
+        device: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> Login:
         self._call("login")
+        self._broker.devices.append(device)
         account = self._broker.accounts.get(user)
         if account is None or account[0] != password:
             raise refusal(Code.BAD_CREDENTIALS, "the user name or the password is wrong")
@@ -90,29 +129,46 @@ class FakeClient:
         self._broker.sessions[self.token] = user
         return Login(self.token, user, account[1], 1_800_000_000_000)
 
-    def logout(self) -> None:
+    def logout(self, *, timeout_ms: int | None = None) -> None:
         self._call("logout")
+        self._broker.timeouts_ms.append(timeout_ms)
         self._user()
         assert self.token
         del self._broker.sessions[self.token]
         self.token = None
 
-    def ping(self) -> int:
+    def ping(self, *, timeout_ms: int | None = None) -> int:
         self._call("ping")
         self._user()
-        return 1_700_000_000_000
+        return self._broker.now_ms
 
     def send(
-        self, to: str, text: str, *, message_id: str | None = None, timeout_ms: int | None = None
+        self,
+        to: str,
+        text: str,
+        *,
+        message_id: str | None = None,
+        ttl_ms: int | None = None,
+        timeout_ms: int | None = None,
     ) -> Receipt:
         assert message_id
         self._broker.sent_ids.append(message_id)
+        self._broker.ttls_ms.append(ttl_ms)
         self._call("send")
         user = self._user()
+        if to.startswith("#"):
+            return Receipt(self._say_in_room(user, to, text), "fsync", message_id)
         if to not in self._broker.accounts:
             raise refusal(Code.NO_SUCH_USER, "there is no user of that name")
         text.encode()
         return Receipt(self._broker.put(to, user, text), "fsync", message_id)
+
+    def _say_in_room(self, user: str, room: str, text: str) -> int:
+        if user not in self._broker.members[room]:
+            raise refusal(Code.NO_SUCH_ROOM, "there is no such room, or it is closed to you")
+        members = self._broker.members[room]
+        first, *_ = [self._broker.put(each, user, text, room=room) for each in members]
+        return first
 
     def inbox(self, *, limit: int = 100, after: int | None = None) -> Inbox:
         self._call("inbox")
@@ -122,7 +178,8 @@ class FakeClient:
         waiting = [m for m in self._broker.mailboxes[user] if m.seq > start]
         size = min(limit, self._broker.page_max)
         name = self._broker.accounts[user][1]
-        return Inbox(user, name, waiting[:size], len(waiting) > size, cursor)
+        more = len(waiting) > size
+        return Inbox(user, name, waiting[:size], more, cursor, 1, self._broker.lost)
 
     def acknowledge(self, seq: int) -> int:
         self._call("acknowledge")
@@ -161,11 +218,54 @@ class FakeClient:
             on_connection(True)
         self._call("messages end")
 
-    def users_on(self) -> list[User]:
+    def history(
+        self,
+        of: str = "inbox",
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 100,
+        timeout_ms: int | None = None,
+    ) -> History:
+        self._call("history")
+        found = self._kept(self._user(), of)
+        chosen = [m for m in found if m.seq > (after or 0) and (before is None or m.seq < before)]
+        page = chosen[:limit] if after is not None else chosen[-limit:]
+        return History(page, more=len(chosen) > limit)
+
+    def _kept(self, user: str, of: str) -> list[Message]:
+        if of.startswith("#") and user not in self._broker.members[of]:
+            raise refusal(Code.NO_SUCH_ROOM, "there is no such room, or it is closed to you")
+        kept = [
+            message._replace(to=message.room or owner, state=self._state(owner, message))
+            for owner, mailbox in self._broker.mailboxes.items()
+            for message in mailbox
+            if of == "sent" or owner == user
+        ]
+        if of == "sent":
+            return [message for message in kept if message.sender == user]
+        chosen = [message for message in kept if of in ("inbox", message.room)]
+        return [message._replace(state=None) for message in chosen]
+
+    def _state(self, owner: str, message: Message) -> str:
+        return "acknowledged" if message.seq <= self._broker.cursors[owner] else "stored"
+
+    def status(self, to: str, seq: int, *, timeout_ms: int | None = None) -> Status:
+        self._call("status")
+        for message in self._kept(self._user(), "sent"):
+            if (message.to, message.seq) == (to, seq):
+                return Status(message.state or "", message.at_ms, message.id)
+        raise refusal(Code.NO_SUCH_MESSAGE, "you sent no such message, or it is no longer kept")
+
+    def users_on(self, *, detail: bool = False, timeout_ms: int | None = None) -> list[User]:
         self._call("users_on")
         self._user()
         users = dict.fromkeys(self._broker.sessions.values())
-        return [User(user, self._broker.accounts[user][1]) for user in users]
+        found = [User(user, self._broker.accounts[user][1]) for user in users]
+        if not detail:
+            return found
+        seen, now_ms = self._broker.seen_ms, self._broker.now_ms
+        return [User(*u[:2], u.user not in seen, seen.get(u.user, now_ms)) for u in found]
 
     def register(self, user: str, password: str, *, name: str | None = None) -> object:
         self._call("register")
@@ -180,3 +280,55 @@ class FakeClient:
         if self._broker.accounts[user][0] != old:
             raise refusal(Code.BAD_CREDENTIALS, "the password is wrong")
         self._broker.accounts[user] = (new, self._broker.accounts[user][1])
+
+
+_RoomList: TypeAlias = list[Room]
+_UserList: TypeAlias = list[User]
+
+
+class FakeRooms:
+    def __init__(self, broker: FakeBroker, user: Callable[[], str]) -> None:
+        self._broker = broker
+        self._user = user
+
+    def _entered(self, room: str) -> str:
+        user = self._user()
+        if user not in self._broker.members[room]:
+            raise refusal(Code.NO_SUCH_ROOM, "there is no such room, or it is closed to you")
+        return user
+
+    def list(self) -> _RoomList:
+        user, broker = self._user(), self._broker
+        near = (room for room in broker.rooms if user in broker.members[room])
+        invited = (room for room in broker.rooms if user in broker.invited[room])
+        return [broker.as_seen_by(user, room) for room in dict.fromkeys([*near, *invited])]
+
+    def create(self, room: str, *, open: bool = False, history: bool = False) -> Room:  # noqa: A002 - the library's own
+        user = self._user()
+        if room in self._broker.rooms:
+            raise refusal(Code.ROOM_EXISTS, "the name is taken")
+        self._broker.room(room, user, open=open, history=history)
+        return self._broker.as_seen_by(user, room)
+
+    def invite(self, room: str, user: str) -> None:
+        self._entered(room)
+        if user not in self._broker.accounts:
+            raise refusal(Code.NO_SUCH_USER, "there is no user of that name")
+        self._broker.invited[room].add(user)
+
+    def join(self, room: str) -> Room:
+        user, broker = self._user(), self._broker
+        known = broker.rooms.get(room)
+        if known is None or not (known.open or user in broker.invited[room]):
+            raise refusal(Code.NO_SUCH_ROOM, "there is no such room, or it is closed to you")
+        broker.members[room].append(user)
+        broker.invited[room].discard(user)
+        return broker.as_seen_by(user, room)
+
+    def leave(self, room: str) -> None:
+        self._broker.members[room].remove(self._entered(room))
+
+    def members(self, room: str) -> _UserList:
+        self._entered(room)
+        names = sorted(self._broker.members[room])
+        return [User(name, self._broker.accounts[name][1]) for name in names]

@@ -199,7 +199,7 @@ def test_send_joins_its_words(
 ) -> None:
     assert as_fadly("send", "shafwa", "hai", "dudee  ", "--", "-5") == 0
     assert broker.waiting("shafwa") == ["hai dudee   -5"]
-    assert capsys.readouterr().out == "message sent to shafwa\n"
+    assert capsys.readouterr().out == "message sent to shafwa (sequence 1)\n"
 
 
 def test_the_old_names_of_the_commands_work(as_fadly: Kotak, broker: FakeBroker) -> None:

@@ -138,7 +138,9 @@ def test_whoever_keeps_what_is_pushed_sees_more_than_a_window(demo_broker: Broke
         assert len(list(sender.send_many(("fadly", text) for text in texts))) == count
         reader.login("fadly", "prp")
         with pytest.raises(KeyboardInterrupt):
-            watch_inbox(reader, show, on_connection=lambda _: None, keep=True)
+            watch_inbox(
+                reader, show, on_connection=lambda _: None, on_lost=lambda _: None, keep=True
+            )
         assert seen == texts
         assert reader.inbox().messages[0].text == "0"
 
