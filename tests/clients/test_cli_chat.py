@@ -5,11 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
-import pty
-import re
-import select
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +23,7 @@ from clients.errors import RequestTimeout
 from clients.prompt import ChatCompleter, SafeHistory
 from tests.clients.fake_calls import FakeBroker, FakeClient, refusal
 from tests.conftest import Broker
+from tests.e2e.terminal import Terminal
 
 ADDRESS = "tcp://127.0.0.1:8890"
 
@@ -338,53 +334,9 @@ sys.exit(cli.interactive(argparse.Namespace(), connect=FakeBroker().connect))
 """
 
 
-class Terminal:
-    """A chat in a process of its own behind a pseudo-terminal."""
-
-    def __init__(self, *words: str) -> None:
-        self._mine, theirs = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, *words],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
-        )
-        os.close(theirs)
-        self.seen = ""
-        self._read = 0
-
-    def read_until(self, words: str) -> None:
-        """Read until ``words`` appear behind what was read for last time."""
-        assert self.seen_within(30, words), self.seen
-
-    def seen_within(self, patience_s: float, words: str) -> bool:
-        """As `read_until`, but tell whether they came."""
-        deadline = time.monotonic() + patience_s
-        while words not in self.seen[self._read :]:
-            if time.monotonic() >= deadline:
-                return False
-            if select.select([self._mine], [], [], 0.1)[0]:
-                received = os.read(self._mine, 65_536).decode(errors="replace")
-                self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", received)
-        self._read = self.seen.index(words, self._read) + len(words)
-        return True
-
-    def type(self, keys: str) -> None:
-        os.write(self._mine, keys.encode())
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self._mine)
-
-
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    with contextlib.closing(Terminal("-c", _PROGRAM)) as opened:
+    with contextlib.closing(Terminal({}, program=("-c", _PROGRAM))) as opened:
         yield opened
 
 
@@ -418,8 +370,8 @@ def test_at_a_terminal_ctrl_c_drops_the_line_and_not_the_chat(terminal: Terminal
 def test_at_a_terminal_messages_appear_above_the_line_that_is_being_typed(
     demo_broker: Broker,
 ) -> None:
-    command = ("-m", "broker.cli", "--broker", demo_broker.zmq)
-    with contextlib.closing(Terminal(*command)) as terminal, Client(demo_broker.zmq) as other:
+    command = Terminal({}, "--broker", demo_broker.zmq)
+    with contextlib.closing(command) as terminal, Client(demo_broker.zmq) as other:
         other.login("shafwa", "mks")
         terminal.read_until("Command :")
         terminal.type("login fadly prp\r")
