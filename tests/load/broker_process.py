@@ -35,13 +35,21 @@ class Doors(NamedTuple):
     text: str = "127.0.0.1:0"
 
 
+class Restart(NamedTuple):
+    """When a broker was killed, and when its next life was ready (ns, as `tests.load.link`)."""
+
+    killed_ns: int
+    ready_ns: int
+
+
 class BrokerProcess:
     """One broker over its lives. Not started yet; a context manager that stops it at the end."""
 
     def __init__(self, data: Path, *, store: str = "sqlite:", options: Sequence[str] = ()) -> None:
         self.data = data
         self.doors = Doors()
-        self.kills = 0
+        self.restarts: list[Restart] = []
+        self._killed_ns: int | None = None
         self._store = store
         self._options = options
         self._log = data.parent / f"{data.name}.log"
@@ -80,6 +88,9 @@ class BrokerProcess:
             self.stop()
             raise BrokerError(f"the broker did not become ready:\n{self.last_words()}")
         self.doors = Doors(match["zmq"].decode(), match["text"].decode())
+        if self._killed_ns is not None:
+            self.restarts.append(Restart(self._killed_ns, time.monotonic_ns()))
+            self._killed_ns = None
 
     def _ready_line(self) -> re.Match[bytes] | None:
         """Return the line that names the doors; None when it ends, or is not ready in time."""
@@ -102,8 +113,8 @@ class BrokerProcess:
         """End it at once, as the kernel would: no drain, no close, no last commit."""
         assert self._process is not None
         self._cpu_of_former_lives += self._cpu_seconds_now()
+        self._killed_ns = time.monotonic_ns()
         self._process.send_signal(signal.SIGKILL)
-        self.kills += 1
         self._reap()
 
     def stop(self) -> None:
@@ -123,6 +134,10 @@ class BrokerProcess:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+    @property
+    def kills(self) -> int:
+        return len(self.restarts)
 
     @property
     def alive(self) -> bool:

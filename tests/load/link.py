@@ -39,9 +39,12 @@ class Summary:
 class Link:
     """Made by the parent, handed to each child."""
 
-    def __init__(self, senders: int, readers: int, folder: Path) -> None:
+    def __init__(
+        self, senders: int, readers: int, folder: Path, *, processes: int | None = None
+    ) -> None:
+        """``processes`` is how many there are, where it is not one for each sender and reader."""
         self.folder = folder
-        self.ready = CONTEXT.Barrier(senders + readers + 1)
+        self.ready = CONTEXT.Barrier((processes or senders + readers) + 1)
         #: Set when the last sender is done: what is empty from now on stays empty.
         self.all_sent = CONTEXT.Event()
         #: Set to end the sending early.
@@ -69,14 +72,23 @@ def open_door(plan: Plan, address: str) -> Door:
 def play_part(
     role: str, part: Callable[[Door], Summary], plan: Plan, address: str, link: Link
 ) -> None:
+    """Play one part as a process, through a door of its own; see `play`."""
+
+    def through_a_door() -> Summary:
+        with open_door(plan, address) as door:
+            return part(door)
+
+    play(role, through_a_door, link)
+
+
+def play(role: str, part: Callable[[], Summary], link: Link) -> None:
     """Play one part as a process. Its last words go to ``link.summaries``.
 
     Who cannot begin breaks the barrier, so that nobody waits for it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its children
     try:
-        with open_door(plan, address) as door:
-            summary = part(door)
+        summary = part()
     except UnreachableError as error:
         link.ready.abort()
         summary = Summary(role, fault=str(error), unreachable=True)

@@ -16,6 +16,17 @@ from typing import Final
 #: Every account of a load has this password: it is made for the load and guards nothing.
 PASSWORD: Final = "load-test-only"
 MESSAGES_DEFAULT: Final = 25_000
+#: Of readers by page: mailboxes are many, windows large, since the rate is what is looked at.
+READERS_DEFAULT: Final = 2
+MAILBOXES_DEFAULT: Final = 100
+WINDOW_DEFAULT: Final = 1_000
+#: With subscribers it is the time to each of them: what is under way waits no longer than it must.
+LIVE_MESSAGES_DEFAULT: Final = 2_000
+LIVE_WINDOW_DEFAULT: Final = 20
+#: All senders, and all subscribers, share so many processes: more would measure the machine.
+CROWD_PROCESSES: Final = 2
+#: Each is a connection of its own, with some five descriptors in the client's process.
+SUBSCRIBERS_MAX: Final = 300
 SIZE_BYTES_MIN: Final = 40  # room for the longest label
 SIZE_BYTES_MAX: Final = 60_000
 #: How long one request may take: long enough for a broker to be killed and to come back.
@@ -27,11 +38,13 @@ class Plan:
     """One load. ``messages`` is per sender and None where ``seconds`` ends the sending."""
 
     senders: int = 4
-    readers: int = 2
+    readers: int = READERS_DEFAULT
+    #: Receivers by push, one for each mailbox, in ``readers`` processes; 0: mailboxes are read.
+    subscribers: int = 0
     messages: int | None = MESSAGES_DEFAULT
     seconds: float | None = None
-    window: int = 1_000
-    mailboxes: int = 100
+    window: int = WINDOW_DEFAULT
+    mailboxes: int = MAILBOXES_DEFAULT
     size_bytes: int = 100
     store: str = "sqlite:"
     door: str = "zmq"
@@ -57,6 +70,22 @@ class Plan:
     def mailboxes_of(self, reader: int) -> list[str]:
         """Return the mailboxes that one reader reads: each mailbox has one reader."""
         return [self.mailbox(number) for number in range(reader, self.mailboxes, self.readers)]
+
+    @property
+    def sender_processes(self) -> int:
+        return min(self.senders, CROWD_PROCESSES) if self.subscribers else self.senders
+
+    def senders_of(self, process: int) -> range:
+        """Return the senders that share a process."""
+        return range(process, self.senders, self.sender_processes)
+
+    def expected(self, mailbox: int, sent: Sequence[int]) -> int:
+        """Return how many messages a mailbox gets when sender ``i`` has sent ``sent[i]``."""
+        total = 0
+        for sender, messages in enumerate(sent):
+            first = (mailbox - sender * self.mailboxes // self.senders) % self.mailboxes
+            total += max(0, -(-(messages - first) // self.mailboxes))
+        return total
 
     def recipient(self, sender: int, i: int) -> str:
         """Return who gets message ``i``; each sender begins elsewhere, so that all boxes fill."""
@@ -101,21 +130,27 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/loadtest",
         description="Load a broker with real client processes, and judge what they saw.",
-        epilog="Exit code 0: every promise held. 1: one was broken. 3: the broker was not reached.",
+        epilog="Two other trials, each with options of its own: scripts/loadtest stalled (somebody "
+        "who no longer reads) and scripts/loadtest room (a room with many members). "
+        "Exit code 0: every promise held. 1: one was broken. 3: the broker was not reached.",
     )
     add = parser.add_argument
     add("--senders", type=_integer(1, 64), default=4, metavar="P", help="sender processes (4)")
-    add("--readers", type=_integer(1, 64), default=2, metavar="R", help="reader processes (2)")
+    add("--readers", type=_integer(1, 64), metavar="R",
+        help=f"reader processes ({READERS_DEFAULT})")  # fmt: skip
+    add("--subscribers", type=_integer(1, SUBSCRIBERS_MAX), metavar="N",
+        help="instead of readers: so many receivers by push, each with a mailbox")  # fmt: skip
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument(
         "--messages", type=_integer(1, 10_000_000), metavar="N",
-        help=f"messages a sender ({MESSAGES_DEFAULT:,})",
+        help=f"messages a sender ({MESSAGES_DEFAULT:,}; to subscribers {LIVE_MESSAGES_DEFAULT:,})",
     )  # fmt: skip
     amount.add_argument("--seconds", type=_seconds, metavar="S", help="send for so long instead")
-    add("--window", type=_integer(1, 10_000), default=1_000, metavar="N",
-        help="messages of a sender under way at once (1,000); 1 shows the round trip")  # fmt: skip
-    add("--mailboxes", type=_integer(1, 10_000), default=100, metavar="N",
-        help="recipients (100)")  # fmt: skip
+    add("--window", type=_integer(1, 10_000), metavar="N",
+        help=f"messages of a sender under way at once ({WINDOW_DEFAULT:,}; to subscribers "
+             f"{LIVE_WINDOW_DEFAULT}); 1 shows the round trip")  # fmt: skip
+    add("--mailboxes", type=_integer(1, 10_000), metavar="N",
+        help=f"recipients ({MAILBOXES_DEFAULT})")  # fmt: skip
     add("--size", type=_integer(SIZE_BYTES_MIN, SIZE_BYTES_MAX), default=100, metavar="BYTES",
         help="size of a text (100)")  # fmt: skip
     add("--store", choices=("sqlite:", "memory:"), default="sqlite:", help="the broker's engine")
@@ -143,14 +178,22 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Plan, bool]:
         parser.error("--kill needs --store sqlite:, since a memory store forgets")
     if given.histories and given.histories.exists() and any(given.histories.iterdir()):
         parser.error(f"{given.histories} is not empty: the checker would judge both loads as one")
-    messages = given.messages or (None if given.seconds else MESSAGES_DEFAULT)
+    if given.subscribers and (given.readers or given.mailboxes):
+        parser.error("--subscribers have a mailbox each: leave out --readers and --mailboxes")
+    if given.subscribers and given.door == "text":
+        parser.error("--subscribers need --door zmq: the text door sends nothing unasked")
+    live = bool(given.subscribers)
+    mailboxes = given.subscribers or given.mailboxes or MAILBOXES_DEFAULT
+    readers = CROWD_PROCESSES if live else given.readers or READERS_DEFAULT
+    messages_default = LIVE_MESSAGES_DEFAULT if live else MESSAGES_DEFAULT
     plan = Plan(
         senders=given.senders,
-        readers=min(given.readers, given.mailboxes),
-        messages=messages,
+        readers=min(readers, mailboxes),
+        subscribers=given.subscribers or 0,
+        messages=given.messages or (None if given.seconds else messages_default),
         seconds=given.seconds,
-        window=given.window,
-        mailboxes=given.mailboxes,
+        window=given.window or (LIVE_WINDOW_DEFAULT if live else WINDOW_DEFAULT),
+        mailboxes=mailboxes,
         size_bytes=given.size,
         store=given.store,
         door=given.door,

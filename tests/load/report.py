@@ -14,9 +14,10 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from tests.load.live import Live, measure_live, percentile_ms, rows
 from tests.load.plan import Plan
 from tests.load.run import Outcome, Progress
-from tests.proof.checker import LAWS, Verdict, judge
+from tests.proof.checker import Verdict, judge
 from tests.proof.history import OK
 
 _UNREACHABLE = 3
@@ -42,9 +43,10 @@ class Figures:
     tokens: int
     tokens_valid: int
     errors: dict[str, int]
+    live: Live | None
 
 
-def measure(outcome: Outcome) -> Figures:
+def measure(plan: Plan, outcome: Outcome) -> Figures:
     """Return the figures of a load. O(messages)."""
     history = outcome.history
     times = [(s.t0, s.t1) for s in history.sends if s.answer == OK and s.t1 is not None]
@@ -60,24 +62,20 @@ def measure(outcome: Outcome) -> Figures:
         read=read,
         sends_per_s=len(times) / sent_s if sent_s else 0.0,
         drained_per_s=read / read_s if read_s else 0.0,
-        p50_ms=_percentile(took, 50),
-        p95_ms=_percentile(took, 95),
-        p99_ms=_percentile(took, 99),
-        max_ms=_percentile(took, 100),
+        p50_ms=percentile_ms(took, 50),
+        p95_ms=percentile_ms(took, 95),
+        p99_ms=percentile_ms(took, 99),
+        max_ms=percentile_ms(took, 100),
         broker_cpu_us_per_send=usage.cpu_seconds * 1e6 / len(times) if usage and times else None,
         broker_memory_mib=usage.memory_mib if usage else None,
-        kills=outcome.kills,
+        kills=len(outcome.restarts),
         tokens=sum(summary.tokens for summary in outcome.summaries),
         tokens_valid=sum(summary.tokens_valid for summary in outcome.summaries),
         errors=dict(sum((s.errors for s in outcome.summaries), Counter[str]())),
+        live=measure_live(history, outcome.restarts, plan.subscribers)
+        if plan.subscribers
+        else None,
     )
-
-
-def _percentile(ordered_ns: list[int], percent: int) -> float:
-    """Return a percentile in ms (nearest rank); 0 where there is nothing."""
-    if not ordered_ns:
-        return 0.0
-    return ordered_ns[max(0, -(-len(ordered_ns) * percent // 100) - 1)] / 1e6
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def report(plan: Plan, outcome: Outcome) -> Report:
     """Measure and judge."""
     faults = [summary.fault for summary in outcome.summaries if summary.fault]
     unreachable = any(summary.unreachable for summary in outcome.summaries)
-    return Report(plan, measure(outcome), judge(outcome.history), faults, unreachable)
+    return Report(plan, measure(plan, outcome), judge(outcome.history), faults, unreachable)
 
 
 def print_json(result: Report) -> None:
@@ -134,7 +132,7 @@ def print_json(result: Report) -> None:
             {
                 **asdict(result.figures),
                 "clean": result.clean,
-                "laws": {law: verdict.counts[law] for law in LAWS},
+                "laws": {law: verdict.counts[law] for law in verdict.laws},
                 "undecided": verdict.undecided,
                 "breaches": [str(breach) for breach in verdict.breaches],
                 "complaints": result.complaints,
@@ -161,11 +159,14 @@ def _table(plan: Plan, figures: Figures) -> Table:
     table.add_column(style="dim")
     row = table.add_row
     row("sent", f"{figures.sends_per_s:,.0f}/s", f"{figures.sends_ok:,} messages answered OK")
-    row("drained", f"{figures.drained_per_s:,.0f}/s", f"{figures.read:,} messages read")
+    verb = "pushed" if figures.live else "read"
+    row("drained", f"{figures.drained_per_s:,.0f}/s", f"{figures.read:,} messages {verb}")
     row("latency p50", f"{figures.p50_ms:,.2f} ms", f"{plan.window:,} under way a sender")
     row("p95", f"{figures.p95_ms:,.2f} ms")
     row("p99", f"{figures.p99_ms:,.2f} ms")
     row("max", f"{figures.max_ms:,.2f} ms")
+    for live_row in rows(figures.live) if figures.live else ():
+        row(*live_row)
     if figures.broker_cpu_us_per_send is not None:
         cpu = f"{figures.broker_cpu_us_per_send:,.1f} µs"
         row("broker CPU", cpu, "a send, with the reading meanwhile")
@@ -180,8 +181,11 @@ def _table(plan: Plan, figures: Figures) -> Table:
 
 
 def _title(plan: Plan) -> str:
+    readers = f"{plan.readers} readers, {plan.mailboxes} mailboxes"
+    if plan.subscribers:
+        readers = f"{plan.subscribers} subscribers"
     return (
-        f"{plan.senders} senders, {plan.readers} readers, {plan.mailboxes} mailboxes, "
+        f"{plan.senders} senders, {readers}, "
         f"{plan.size_bytes} bytes, {plan.door} door, {plan.broker or plan.store}"
     )
 
@@ -189,7 +193,7 @@ def _title(plan: Plan) -> str:
 def _verdict(result: Report) -> Text:
     verdict = result.verdict
     text = Text(" ")
-    for law in LAWS:
+    for law in verdict.laws:
         count = verdict.counts[law]
         text.append(f" {law} ", "bold")
         text.append("holds " if not count else f"BROKEN {count:,}x ", "red" if count else "green")

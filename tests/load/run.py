@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 from threading import BrokenBarrierError
 from typing import Final, NamedTuple
 
-from tests.load import reader, sender
+from tests.load import live_sender, reader, sender, subscriber
 from tests.load.accounts import import_accounts, register_accounts
-from tests.load.broker_process import BrokerError, BrokerProcess
+from tests.load.broker_process import BrokerError, BrokerProcess, Restart
 from tests.load.doors import UnreachableError
 from tests.load.link import CONTEXT, Link, Summary
 from tests.load.plan import Plan
-from tests.proof.history import History, load
+from tests.proof.history import Gap, History, load, write
 
 #: How often the load looks at its processes; a kill waits for its moment at most so long.
 _LOOK_SECONDS: Final = 0.005
@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
     history: History
     summaries: list[Summary]
     usage: Usage | None
-    kills: int
+    restarts: list[Restart]
 
 
 def run(plan: Plan, show: Callable[[Progress], None]) -> Outcome:
@@ -72,8 +72,9 @@ def run(plan: Plan, show: Callable[[Progress], None]) -> Outcome:
         load_ = stack.enter_context(_processes(plan, address, histories, broker, show))
         usage = load_.carry_out()
         show(load_.progress("judging"))
-        kills = broker.kills if broker else 0
-        return Outcome(load(histories), load_.summaries, usage, kills)
+        restarts = broker.restarts if broker else []
+        write(histories / "broker.jsonl", (Gap(None, *restart) for restart in restarts))
+        return Outcome(load(histories), load_.summaries, usage, restarts)
 
 
 @contextlib.contextmanager
@@ -85,9 +86,10 @@ def _processes(
     show: Callable[[Progress], None],
 ) -> Iterator[_Load]:
     """Start all client processes; whatever happens, none of them outlives the load."""
-    link = Link(plan.senders, plan.readers, histories)
-    parts = [(sender.main, number) for number in range(plan.senders)]
-    parts += [(reader.main, number) for number in range(plan.readers)]
+    senders, readers = (live_sender, subscriber) if plan.subscribers else (sender, reader)
+    parts = [(senders.main, number) for number in range(plan.sender_processes)]
+    parts += [(readers.main, number) for number in range(plan.readers)]
+    link = Link(plan.senders, plan.readers, histories, processes=len(parts))
     processes = [
         CONTEXT.Process(target=part, args=(plan, number, address, link), daemon=True)
         for part, number in parts
@@ -134,7 +136,7 @@ class _Load:
             faults = [summary.fault for summary in self.summaries if summary.fault]
             raise UnreachableError(faults[0] if faults else "a client process could not begin")
         cpu = self._broker.cpu_seconds() if self._broker else 0.0
-        self._until("sending", lambda: self._senders_done() >= self._plan.senders)
+        self._until("sending", lambda: self._senders_done() >= self._plan.sender_processes)
         usage = None
         if self._broker:
             usage = Usage(self._broker.cpu_seconds() - cpu, self._broker.memory_mib())

@@ -33,21 +33,26 @@ class Sender:
     def run(self, door: Door) -> Summary:
         """Log in, wait for the others, send, and write the history down."""
         user = self._plan.sender(self._number)
-        summary = Summary(user)
+        summary = Summary(user, tokens=1)
         door.login(user)
         self._link.start_together()
-        for outcome in door.send_all(user, self._letters(), self._plan.window):
-            self._note(outcome)
+        for outcome in door.send_all(user, self.letters(), self._plan.window):
+            self.note(outcome)
+        self.conclude(summary)
+        summary.tokens_valid = door.tokens_valid()
+        return summary
+
+    def conclude(self, summary: Summary) -> None:
+        """Tell how it went, and write the history down."""
+        user = self._plan.sender(self._number)
         self._link.sent[self._number] = len(self._t1)
         summary.errors.update(answer or "no answer" for answer in self._not_ok.values())
-        summary.tokens, summary.tokens_valid = 1, door.tokens_valid()
         if self._silent:
             summary.unreachable = True
             summary.fault = f"{user}: a send got no answer within {self._plan.timeout_ms} ms"
         write(self._link.folder / f"{user}.jsonl", self._records())
-        return summary
 
-    def _letters(self) -> Iterator[Letter]:
+    def letters(self) -> Iterator[Letter]:
         """Yield what is to be sent; the moment of asking is the moment of sending."""
         plan, number, t0, stop = self._plan, self._number, self._t0, self._link.stop
         deadline = now_ns() + int(plan.seconds * 1e9) if plan.seconds else None
@@ -60,7 +65,8 @@ class Sender:
             t0.append(now)
             yield letter
 
-    def _note(self, outcome: Outcome) -> None:
+    def note(self, outcome: Outcome) -> None:
+        """Remember the answer to the next of the letters, in their order."""
         self._t1.append(now_ns())
         self._seq.append(_NO_SEQ if outcome.seq is None else outcome.seq)
         done = len(self._t1)

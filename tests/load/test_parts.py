@@ -102,7 +102,7 @@ def carry_out(broker: FakeBroker, folder: Path, plan: Plan = SMALL) -> Report:
         summaries = [sender.result() for sender in senders]
         link.all_sent.set()
         summaries += [reader.result() for reader in readers]
-    return report(plan, LoadOutcome(load(folder), summaries, Usage(0.001, 20.0), kills=0))
+    return report(plan, LoadOutcome(load(folder), summaries, Usage(0.001, 20.0), restarts=[]))
 
 
 class TestPlan:

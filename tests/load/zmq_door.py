@@ -63,7 +63,7 @@ class ZmqDoor:
         try:
             self._client.request("ack", {"seq": seq}, token=self._tokens[user])
         except RequestError as error:
-            return _answer(error)
+            return answer_of(error)
         return OK
 
     def tokens_valid(self) -> int:
@@ -81,11 +81,11 @@ def _outcome(pending: Pending) -> Outcome:
     try:
         receipt = pending.result()
     except RequestError as error:
-        return Outcome(_answer(error))
+        return Outcome(answer_of(error))
     return Outcome(OK, receipt.seq)
 
 
-def _answer(error: RequestError) -> str | None:
+def answer_of(error: RequestError) -> str | None:
     """Return the code that the broker answered with; None where it was the client that gave up."""
     silence = isinstance(error, RequestTimeout | ConnectionFailed)
     return None if silence else str(error.code)
