@@ -102,7 +102,7 @@ def _new_user(fields: Fields) -> str:
 
 
 def _device(fields: Fields) -> str:
-    device: str = _name(fields, "device", DEVICE_CHARS_MAX, "")
+    device: str = _name(fields, "device", DEVICE_CHARS_MAX, None) or ""
     if device and not _USER.fullmatch(device):
         raise _refuse(
             "a device has small letters, digits, '.', '_' and '-', a letter or digit first"
@@ -154,7 +154,7 @@ class HelloArgs(NamedTuple):
 
 
 class LoginArgs(NamedTuple):
-    """``login``: a user name, its password, and which device this is (empty: none in particular)."""
+    """``login``: a user name, its password, and which device this is (empty: it does not say)."""
 
     user: str
     password: str
@@ -171,8 +171,9 @@ class LoginArgs(NamedTuple):
 
 
 class ChatArgs(NamedTuple):
-    """``chat``: the recipient, the text, the client-made id that makes a retry safe, and how long
-    it is worth reading (None: for ever).
+    """``chat``: the recipient, the text, the client-made id that makes a retry safe, its life.
+
+    None for ``ttl_ms``: it never expires unread.
     """
 
     to: str
@@ -202,8 +203,9 @@ class ChatArgs(NamedTuple):
 
 
 class InboxArgs(NamedTuple):
-    """``kotakmasuk``: how many messages at most, after which sequence (None: the cursor), and of
-    which epoch that sequence is.
+    """``kotakmasuk``: how many messages at most, after which sequence, and of which epoch that is.
+
+    None for ``after``: behind the cursor.
     """
 
     limit: int

@@ -1,7 +1,8 @@
 """The bytes of version 1, in both directions: a client in another language can be tested on them.
 
-``golden.json`` holds one request, one result and one error a row: ``value`` is the array that
-``hex`` encodes. Bytes that were published never change; new forms are added.
+``golden.json`` holds one request, one result, one error and one event a row: ``value`` is the array
+that ``hex`` encodes; a name begins with what the row is of. Bytes that were published never change;
+new forms are added.
 """
 
 from __future__ import annotations
@@ -76,8 +77,23 @@ def test_an_event_as_it_is_pushed(row: dict[str, Any]) -> None:
 def test_every_form_has_its_bytes() -> None:
     requests = {row["value"][1] for row in GOLDEN["requests"]}
     assert requests == {*PARSERS, *ALIASES}
-    assert {row["name"] for row in GOLDEN["results"]} == set(PARSERS)
-    assert {row["name"] for row in GOLDEN["errors"]} == {code.value for code in Code}
+    assert set(PARSERS) == {row["name"].split(" ")[0] for row in GOLDEN["results"]}
+    assert {row["name"].split(" ")[0] for row in GOLDEN["errors"]} == {code.value for code in Code}
+
+
+def test_no_two_rows_have_one_name() -> None:
+    for rows_of_kind in GOLDEN.values():
+        names = [row["name"] for row in rows_of_kind]
+        assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("kind", ["requests", "results"])
+def test_a_row_is_of_what_its_name_says(kind: str) -> None:
+    for row in GOLDEN[kind]:
+        named = row["name"].split(" ")[0].rstrip(",")
+        assert named in PARSERS
+        if kind == "requests":
+            assert ALIASES.get(row["value"][1], row["value"][1]) == named
 
 
 def test_the_first_request_by_hand() -> None:

@@ -63,15 +63,22 @@ def test_the_table_of_limits_is_what_hello_tells() -> None:
     assert told == limits.as_hello()
     assert numbers == {
         "reply frame": limits.REPLY_BYTES_MAX,
-        "unread messages a mailbox": Config().mailbox_messages_max,
+        "unread messages a mailbox, messages kept of a room": Config().mailbox_messages_max,
+        "... and their text": getattr(Config(), "mailbox_bytes_max", 1_073_741_824),
         "line on the text door": limits.LINE_BYTES_MAX,
         "subscriptions a user": limits.SUBSCRIPTIONS_PER_USER_MAX,
+        "devices a user": limits.DEVICES_PER_USER_MAX,
+        "rooms a user": limits.ROOMS_PER_USER_MAX,
         "silence of a subscriber": limits.SUBSCRIBER_SILENCE_MS,
     }
 
 
+#: As one line: a sentence may be wrapped anywhere.
+SENTENCES = " ".join(DOCUMENT.split())
+
+
 def number(pattern: str) -> int:
-    found = re.search(pattern, DOCUMENT)
+    found = re.search(pattern, SENTENCES)
     assert found is not None, pattern
     return int(found.group(1).replace(" ", ""))
 
@@ -90,7 +97,21 @@ def number(pattern: str) -> int:
         (r"`id`: 1 to (\d+) characters", limits.MESSAGE_ID_CHARS_MAX),
         (r"At most `limit` of them \(1-(\d+)", limits.INBOX_MESSAGES_MAX),
         (r"\(1-1000, (\d+) by default\)", limits.INBOX_MESSAGES_DEFAULT),
+        (r"`device` \(1-(\d+) of", limits.DEVICE_CHARS_MAX),
+        (r"`ttl_ms` \((\d+) to", limits.TTL_MS_MIN),
+        (r"`ttl_ms` \(\d+ to ([\d ]+)\)", limits.TTL_MS_MAX),
+        (r"`window` \(1-(\d+)", limits.WINDOW_MAX),
+        (r"`window` \(1-\d+, (\d+) by default", limits.WINDOW_DEFAULT),
+        (r"An event holds about (\d+) KiB", limits.EVENT_BYTES_MAX // 1024),
+        (r"sends nothing for (\d+) seconds loses it", limits.SUBSCRIBER_SILENCE_MS // 1000),
+        (r"`busy` \((\d+) subscriptions", limits.SUBSCRIPTIONS_PER_USER_MAX),
+        (r"`limit` \(1-(\d+), \d+ by default\) and about 1 MiB", limits.INBOX_MESSAGES_MAX),
+        (r"`limit` \(1-\d+, (\d+) by default\) and", limits.INBOX_MESSAGES_DEFAULT),
         (r"`user`, `name`. At most (\d+)", limits.USERS_PAGE_MAX),
+        (r"in order of `user`; at most (\d+)", limits.USERS_PAGE_MAX),
+        (r"`room` is `#` and 1-(\d+) of", limits.USER_CHARS_MAX - len(limits.ROOM_MARK)),
+        (r"`too_many` \((\d+) rooms a user", limits.ROOMS_PER_USER_MAX),
+        (r"A user has (\d+) devices at most", limits.DEVICES_PER_USER_MAX),
         (r"`user`: 1-(\d+) of", limits.USER_CHARS_MAX),
         (r"`password`: (\d+) characters", limits.PASSWORD_CHARS_MIN),
         (r"`password`: \d+ characters to (\d+) bytes", limits.PASSWORD_BYTES_MAX),
