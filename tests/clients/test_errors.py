@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 
 import pytest
 
+import clients
 from broker.wire.errors import Code, WireError
 from clients import errors
 from clients.errors import (
     CLASSES,
     ConnectionFailed,
+    HistoryLost,
     InternalError,
     KotakError,
     RequestError,
@@ -56,3 +59,16 @@ def test_the_clients_own_failures_are_unavailable_and_name_the_message(
 def test_an_unknown_code_is_treated_as_internal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errors, "CLASSES", {})
     assert type(from_wire(WireError(Code.BUSY, "x"))) is InternalError
+
+
+def test_lost_history_is_no_failed_request_and_survives_pickling() -> None:
+    lost = pickle.loads(pickle.dumps(HistoryLost(8, 20)))
+    assert not isinstance(lost, RequestError)
+    assert (lost.first, lost.last) == (8, 20)
+    assert "8 to 20" in str(lost)
+
+
+def test_what_the_library_offers_is_listed_and_sorted() -> None:
+    assert clients.__all__ == sorted(clients.__all__)
+    own = {kind.__name__ for kind in (*CLASSES.values(), HistoryLost)}
+    assert own <= set(clients.__all__)
