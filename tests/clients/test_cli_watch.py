@@ -17,7 +17,8 @@ from broker.wire.errors import Code
 from clients import cli
 from clients.calls import KEPT_BYTES_EACH, KEPT_BYTES_MAX, watch_inbox
 from clients.client import Client
-from clients.errors import ConnectionFailed
+from clients.display import lost_text
+from clients.errors import ConnectionFailed, HistoryLost
 from clients.live import NOT_SHOWN, THREAD, LiveInbox
 from clients.results import Message
 from tests.clients.fake_calls import FakeBroker, FakeClient, refusal
@@ -241,6 +242,14 @@ def test_the_same_session_is_followed_once(room: Room) -> None:
         room.live.follow(token, room.show)
     _until(lambda: "messages" in room.broker.calls)
     assert room.broker.calls.count("messages") == 1
+
+
+def test_lost_history_is_told_and_what_arrives_is_shown_on(room: Room) -> None:
+    room.broker.faults["messages"].append(HistoryLost(3, 17))
+    room.live.follow(room.login("fadly"), room.show)
+    room.broker.put("fadly", "shafwa", "hai")
+    _until(lambda: room.shown == ["hai"])
+    assert room.said == [lost_text(3, 17)]
 
 
 def test_a_session_that_has_ended_is_the_chats_to_tell(room: Room) -> None:
