@@ -32,6 +32,7 @@ from broker.setting_kinds import (
     integer,
     one_of,
 )
+from broker.wire.limits import TEXT_BYTES_MAX
 
 __all__ = [
     "SETTINGS",
@@ -50,6 +51,7 @@ _SECOND_MS: Final = 1_000
 _HOUR_MS: Final = 3_600 * _SECOND_MS
 _DAY_MS: Final = 24 * _HOUR_MS
 _YEAR_MS: Final = 365 * _DAY_MS
+_GIB: Final = 1_073_741_824
 
 #: A configuration is a page, not a data set; a device or a log given by mistake is refused.
 _FILE_BYTES_MAX: Final = 1_048_576
@@ -145,14 +147,62 @@ class Config:
         _ACCOUNTS,
         "a session as old as this has ended, used or not",
     )
+    sessions_per_user_max: int = _setting(
+        100,
+        integer(1, 10_000),
+        _ACCOUNTS,
+        "sessions of one user; one more login ends the oldest",
+    )
+    presence_ms: int = _setting(
+        60 * _SECOND_MS,
+        integer(_SECOND_MS, _DAY_MS),
+        _ACCOUNTS,
+        "a user not heard for so long is not shown as connected",
+    )
+    message_bytes_max: int = _setting(
+        TEXT_BYTES_MAX, integer(1, TEXT_BYTES_MAX), _LIMITS, "the text of one message, in bytes"
+    )
     mailbox_messages_max: int = _setting(
-        1_000_000, integer(1, 100_000_000), _LIMITS, "unread messages a mailbox may hold"
+        1_000_000,
+        integer(1, 100_000_000),
+        _LIMITS,
+        "unread messages a mailbox may hold, and messages kept of a room",
+    )
+    mailbox_bytes_max: int = _setting(
+        _GIB, integer(TEXT_BYTES_MAX, 1_024 * _GIB), _LIMITS, "... and their text, in bytes"
+    )
+    send_rate_max: int = _setting(
+        0,
+        integer(0, 10_000_000),
+        _LIMITS,
+        "messages a second that one user may send in the long run; 0: no limit",
+    )
+    send_burst_max: int = _setting(
+        1_000, integer(1, 10_000_000), _LIMITS, "... and at once, before that counts"
     )
     retention_read_ms: int = _setting(
         _DAY_MS,
         integer(_SECOND_MS, 10 * _YEAR_MS),
         _LIMITS,
         "how long acknowledged messages stay in the database",
+    )
+    retention_bytes_max: int = _setting(
+        _GIB,
+        integer(0, 1_024 * _GIB),
+        _LIMITS,
+        "text of acknowledged messages that stays, in bytes; above it the oldest go earlier",
+    )
+    retention_unread_ms: int = _setting(
+        0, integer(0, 10 * _YEAR_MS), _LIMITS, "after how long unread messages expire; 0: never"
+    )
+    retention_room_ms: int = _setting(
+        7 * _DAY_MS,
+        integer(_SECOND_MS, 10 * _YEAR_MS),
+        _LIMITS,
+        "how long the messages of a room stay, read or not",
+    )
+    expiry_notices: bool = _setting(
+        False, BOOLEAN, _LIMITS, "tell senders by a message what has expired unread"
     )
     dedup_ids_per_sender: int = _setting(
         10_000, integer(1, 10_000_000), _LIMITS, "message ids remembered for one sender"

@@ -8,11 +8,13 @@ from __future__ import annotations
 from broker.core.model import Account
 from broker.core.ports import Hasher, Store
 from broker.wire.errors import Code, WireError
-from broker.wire.limits import PASSWORD_CHARS_MIN
+from broker.wire.limits import NOTICE_SENDER, PASSWORD_CHARS_MIN
 
 #: Display names kept in front of the store; above it the cache starts anew.
 CACHE_NAMES_MAX = 100_000
 
+#: Names of those who can have no account.
+_NOT_USERS = {NOTICE_SENDER: "Kotak"}
 #: Unknown user and wrong password are one answer.
 _BAD_CREDENTIALS = "the user name or the password is wrong"
 
@@ -23,13 +25,13 @@ class Accounts:
     def __init__(self, store: Store, hasher: Hasher) -> None:
         self._store = store
         self._hasher = hasher
-        self._names: dict[str, str] = {}
+        self._names = dict(_NOT_USERS)
         # A login of an unknown user takes as long as one with a wrong password.
         self._nobodys_hash = hasher.hash("nobody has this password")
 
     def find(self, user: str) -> Account:
         """Return an account. Errors: ``no_such_user``."""
-        account = self._store.account(user)
+        account = self._store.find(Account, user)
         if account is None:
             raise WireError(Code.NO_SUCH_USER, "there is no user of that name: check the spelling")
         return account
@@ -38,15 +40,15 @@ class Accounts:
         """Return the display name of a user, or the user name where the account is gone."""
         name = self._names.get(user)
         if name is None:
-            account = self._store.account(user)
+            account = self._store.find(Account, user)
             if len(self._names) >= CACHE_NAMES_MAX:
-                self._names.clear()
+                self._names = dict(_NOT_USERS)
             name = self._names[user] = account.name if account is not None else user
         return name
 
     def create(self, user: str, name: str | None, password_hash: str) -> Account:
         """Make an account with its empty mailbox. Errors: ``user_exists``."""
-        if self._store.account(user) is not None:
+        if self._store.find(Account, user) is not None:
             raise WireError(Code.USER_EXISTS, "that user name is taken: choose another")
         account = Account(user, name or user, password_hash)
         self._put(account)
@@ -59,16 +61,16 @@ class Accounts:
     def remove(self, user: str) -> None:
         """Remove an account and its mailbox. Errors: ``no_such_user``."""
         self.find(user)
-        self._store.put_account(user, None)
+        self._store.remove(Account, user)
         self._names.pop(user, None)
 
     def forget(self) -> None:
         """Empty the cache: a batch was rolled back."""
-        self._names.clear()
+        self._names = dict(_NOT_USERS)
 
     def stored_hash(self, user: str) -> str:
         """Return the hash to check a login against, a dummy one for an unknown user."""
-        account = self._store.account(user)
+        account = self._store.find(Account, user)
         return account.password_hash if account is not None else self._nobodys_hash
 
     def check(self, user: str, verified: bool, against: str) -> Account:  # noqa: FBT001 - an answer
@@ -76,7 +78,7 @@ class Accounts:
 
         Errors: ``bad_credentials``; also where the password was changed while it was being checked.
         """
-        account = self._store.account(user)
+        account = self._store.find(Account, user)
         if not verified or account is None or account.password_hash != against:
             raise WireError(Code.BAD_CREDENTIALS, _BAD_CREDENTIALS)
         return account
@@ -88,7 +90,7 @@ class Accounts:
         return text
 
     def _put(self, account: Account) -> None:
-        self._store.put_account(account.user, account)
+        self._store.put(account)
         self._names.pop(account.user, None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 #: Where a reply goes: opaque to the core, the transport's routing id.
@@ -22,31 +23,100 @@ class Account:
 class SessionRecord:
     """A session as it is stored: by the token's digest (SHA-256, 32 bytes), never by the token.
 
-    ``opened_ms`` and ``expires_ms`` are milliseconds since the epoch.
+    ``opened_ms`` and ``expires_ms`` are milliseconds since the epoch. ``device`` is empty for a
+    session that shares the user's cursor.
     """
 
     digest: bytes
     user: str
     opened_ms: int
     expires_ms: int
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A log with members. ``room`` begins with ``#``; ``owner`` made it.
+
+    ``open``: anybody may join. ``history``: members may read what was said before they came.
+    ``members`` is how many there are, counted by the store when it is asked.
+    """
+
+    room: str
+    owner: str
+    open: bool
+    history: bool
+    members: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A user in a room, or (not ``joined``) one who may come in."""
+
+    room: str
+    user: str
+    joined: bool
 
 
 class Message(NamedTuple):
-    """One stored message. ``at_ms`` is the time of storing; ``seq`` grows within a mailbox."""
+    """One stored message. ``at_ms`` is the time of storing; ``seq`` grows within a mailbox.
+
+    ``to`` is the mailbox: a user, or a room.
+    """
 
     seq: int
     at_ms: int
     sender: str
     message_id: str
     text: str
+    to: str
+
+
+class Lost(NamedTuple):
+    """Sequences that may be gone, unread by whoever is told."""
+
+    first: int
+    last: int
 
 
 class Page(NamedTuple):
-    """Messages in order of ``seq``; ``more`` wait behind the last; ``cursor`` is acknowledged."""
+    """What waits for one reader, in order of ``seq``; ``more`` wait behind the last.
+
+    ``cursor``: up to it the reader has acknowledged. ``delivered``: messages up to it may have been
+    given to this reader before. ``last`` is the highest sequence given out. ``lost``: what was
+    deleted before this reader had read it.
+    """
 
     messages: list[Message]
     more: bool
     cursor: int
+    delivered: int
+    last: int
+    lost: Lost | None
+
+
+class State(StrEnum):
+    """Where a message stands, as its sender is told."""
+
+    STORED = "stored"
+    DELIVERED = "delivered"
+    ACKNOWLEDGED = "acknowledged"
+    EXPIRED = "expired"
+
+
+class History(NamedTuple):
+    """Messages in order of ``seq``, with their states where they are the asker's own."""
+
+    messages: list[Message]
+    states: list[State] | None
+    more: bool
+
+
+class Epoch(NamedTuple):
+    """Which history the sequences belong to; ``lost`` may have been, when it began."""
+
+    number: int
+    lost: Lost
 
 
 class Receipt:

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
-from broker.core.model import Account, Page, Receipt, SessionRecord
+from broker.core.dedup import DedupLimits
+from broker.core.model import (
+    Account,
+    Epoch,
+    History,
+    Membership,
+    Message,
+    Page,
+    Receipt,
+    Room,
+    SessionRecord,
+)
+
+#: What the directory holds. Keys: the user, the token's digest, the room, (room, user).
+Record = Account | SessionRecord | Room | Membership
+Key = str | bytes | tuple[str, str]
+R = TypeVar("R", Account, SessionRecord, Room, Membership)
+
+_DAY_MS = 86_400_000
 
 
 class StoreFullError(Exception):
@@ -21,63 +39,132 @@ class StoreUnusableError(Exception):
     """The engine could not be opened; the text says why and what to do. Nothing was changed."""
 
 
-class Store(Protocol):
-    """Accounts, sessions and mailboxes. One engine, one caller at a time.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreLimits:
+    """What every engine keeps, and for how long."""
 
-    Every step but ``account(s)`` and ``session(s)`` happens inside `batch`; a step concerns one
-    mailbox or one session and is atomic; a batch is durable as a whole when it has ended without an
-    exception, and undone as a whole otherwise. Steps refuse with `WireError`; they and the end
-    of a batch raise `StoreFullError` or `StoreFailedError` when the engine gives up.
+    #: Unread messages of a mailbox, or messages kept of a room.
+    mailbox_messages_max: int = 1_000_000
+    #: ... and their text, in bytes of UTF-8.
+    mailbox_bytes_max: int = 1_073_741_824
+    #: Milliseconds that acknowledged messages are kept, since they were stored.
+    retention_read_ms: int = _DAY_MS
+    #: ... and unread ones; 0: for ever.
+    retention_unread_ms: int = 0
+    #: ... and those of a room, read or not.
+    retention_room_ms: int = 7 * _DAY_MS
+    #: Text of acknowledged messages, in bytes; above it the oldest go before their time.
+    retention_bytes_max: int = 1_073_741_824
+    dedup: DedupLimits = field(default_factory=DedupLimits)
+
+
+DEFAULT_LIMITS = StoreLimits()
+
+
+class Store(Protocol):
+    """Mailboxes, and a directory of accounts, sessions and rooms. One engine, one caller at a time.
+
+    Every step but `find` and `find_all` happens inside `batch`; a step concerns one mailbox or one
+    record and is atomic; a batch is durable as a whole when it has ended without an exception, and
+    undone as a whole otherwise. Steps refuse with `WireError`; they and the end of a batch raise
+    `StoreFullError` or `StoreFailedError` when the engine gives up.
+
+    A mailbox belongs to an account or to a room and comes and goes with it. It is read by readers:
+    the user, and each of the user's devices (``device``, empty for the user), each with a cursor.
+    A reader's messages are those of its own mailbox and, from joining on, of the user's rooms.
     """
 
     @property
     def durability(self) -> str:
         """What the end of a batch achieves: ``fsync`` or ``memory``."""
 
+    @property
+    def epoch(self) -> Epoch:
+        """Which history this is: another number after an earlier state was put back."""
+
     def batch(self) -> AbstractContextManager[None]:
         """Begin a batch; its end commits. Batches do not nest."""
 
-    def append(self, to: str, sender: str, message_id: str, text: str, now_ms: int) -> Receipt:
+    # --- messages ----------------------------------------------------------------------------
+
+    def append(
+        self,
+        to: str,
+        sender: str,
+        message_id: str,
+        text: str,
+        now_ms: int,
+        *,
+        ttl_ms: int | None = None,
+    ) -> Receipt:
         """Append to a mailbox unless (sender, message_id) is there: then answer with the first.
 
-        Atomic: duplicate check, depth check, append. Errors: ``no_such_user``, ``mailbox_full``,
-        ``conflict`` (the id was used with another text or recipient, and its copy still exists).
+        Atomic: duplicate check, limits, append. Errors: ``no_such_user``, ``no_such_room`` (also
+        where the sender is not in it), ``mailbox_full``, ``conflict`` (the id was used with another
+        text or recipient, and its copy still exists).
         """
 
-    def read(self, user: str, after: int, limit: int, bytes_max: int) -> Page:
-        """Return what is not acknowledged and above ``after``, oldest first, changing nothing.
+    def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
+        """Return what the reader has not acknowledged and is above ``after``, oldest first.
 
-        At most ``limit`` messages and about ``bytes_max`` bytes of text, at least one message.
+        At most ``limit`` messages and about ``bytes_max`` bytes of text, at least one message
+        unless ``limit`` is 0. Nothing changes but that these count as delivered, until a restart.
         """
 
-    def acknowledge(self, user: str, seq: int) -> int:
-        """Move the cursor forward to ``seq``, no further than the last message; return it."""
+    def acknowledge(self, user: str, device: str, seq: int) -> int:
+        """Move the reader's cursor forward to ``seq``, no further than the last message; return it.
 
-    def account(self, user: str) -> Account | None:
-        """Return one account."""
+        A device that is not known becomes so, with the cursor of its user.
+        """
 
-    def accounts(self, after: str, limit: int) -> list[Account]:
-        """Return accounts in order of ``user``, those above ``after``."""
+    def history(
+        self,
+        user: str,
+        of: str,
+        *,
+        before: int | None,
+        after: int | None,
+        limit: int,
+        bytes_max: int,
+    ) -> History:
+        """Return messages that are kept, read or not; ``of``: ``inbox``, ``sent`` or a room.
 
-    def put_account(self, user: str, account: Account | None) -> None:
-        """Store an account, making its mailbox where it is new; None removes both."""
+        Those below ``before`` or above ``after`` that are next to it, or the newest. Errors:
+        ``no_such_room`` (also where the user is not in it).
+        """
 
-    def session(self, digest: bytes) -> SessionRecord | None:
-        """Return one session, expired or not."""
+    def expire(self, now_ms: int) -> list[Message]:
+        """Take out what has outlived its ``ttl_ms``, some at a time; return those of them unread.
 
-    def sessions(self, user: str | None = None) -> Iterable[SessionRecord]:
-        """Return the sessions of one user, or of all, oldest first, expired or not."""
+        Without their texts.
+        """
 
-    def put_session(self, digest: bytes, record: SessionRecord | None) -> None:
-        """Store a session, or with None remove it."""
+    # --- the directory -----------------------------------------------------------------------
+
+    def find(self, kind: type[R], key: Key) -> R | None:
+        """Return one record."""
+
+    def find_all(self, kind: type[R], *, of: str = "", after: str = "", limit: int = 0) -> list[R]:
+        """Return records of one kind: accounts in order of user; sessions, oldest first.
+
+        ``of``: sessions of a user; memberships of a user or (in order of user) of a room.
+        ``after``: accounts or members above that user. ``limit`` 0: all.
+        """
+
+    def put(self, record: Record) -> None:
+        """Store a record in place of the one with its key; a new account or room gets a mailbox."""
+
+    def remove(self, kind: type[R], key: Key) -> None:
+        """Remove a record, if it is there; an account or room takes its mailbox with it."""
+
+    # --- keeping house -----------------------------------------------------------------------
 
     def tidy(self, now_ms: int) -> bool:
-        """Delete a few of the messages that nobody can read any more; tell whether more may wait.
+        """Delete a few of the messages that are kept no longer; tell whether more may wait.
 
         One small step inside `batch`: what it costs must not be felt. Which messages go, and when,
-        is the engine's configuration.
+        stands in `StoreLimits`.
         """
-        ...
 
     def close(self) -> None:
         """Let go of the engine. Nothing may follow."""

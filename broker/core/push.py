@@ -6,6 +6,7 @@ that is lost, or one too many, changes nothing but the time. Source: docs/PROTOC
 
 from __future__ import annotations
 
+from broker.core.model import Page
 from broker.core.ports import Store
 from broker.core.replies import Frames, Replies
 from broker.core.sessions import Sessions
@@ -41,21 +42,26 @@ class Push:
 
     def _look_after(self, frames: Frames, subscription: Subscription, now_ms: int) -> None:
         try:
-            self._sessions.resolve(subscription.token, now_ms)
-            cursor = self._store.acknowledge(subscription.user, 0)
+            device = self._sessions.find(subscription.token, now_ms).device
+            cursor = self._read(subscription, device, 0).cursor
         except WireError:  # logged out, expired, or the account is gone
             self._end(frames, subscription)
             return
         room = subscription.room(cursor)
         page = None
         if room > 0:
-            page = self._store.read(subscription.user, subscription.sent, room, EVENT_BYTES_MAX)
+            page = self._read(subscription, device, room)
             if page.messages:
                 after = subscription.push(page.messages)
-                event = self._replies.messages_event(subscription, after, page.messages)
+                event = self._replies.messages_event(subscription, after, page)
                 frames.setdefault(subscription.route, []).append(event)
         if page is None or not page.more:
             self._subscriptions.due.discard(subscription)
+
+    def _read(self, subscription: Subscription, device: str, limit: int) -> Page:
+        return self._store.read(
+            subscription.user, device, subscription.sent, limit, EVENT_BYTES_MAX
+        )
 
     def _end(self, frames: Frames, subscription: Subscription) -> None:
         self._subscriptions.remove(subscription)

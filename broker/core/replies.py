@@ -8,10 +8,11 @@ from typing import Any
 
 from broker.core.accounts import Accounts
 from broker.core.handlers import Inbox, Result
-from broker.core.model import Message, Receipt, Route
+from broker.core.model import History, Message, Page, Receipt, Route
 from broker.core.subscriptions import Subscription
 from broker.wire.envelope import encode_error, encode_event, encode_ok, encoder
 from broker.wire.errors import WireError
+from broker.wire.limits import ROOM_MARK
 
 #: A result, or the refusal in its place.
 Outcome = Result | WireError
@@ -24,9 +25,10 @@ Frames = dict[Route, list[bytes]]
 class Replies:
     """Encodes for one service. ``errors`` counts refusals by code."""
 
-    def __init__(self, accounts: Accounts, *, durability: str) -> None:
+    def __init__(self, accounts: Accounts, *, durability: str, epoch: int) -> None:
         self._accounts = accounts
         self._durability = durability
+        self._epoch = epoch
         self._encode = encoder()
         self.errors: Counter[str] = Counter()
 
@@ -45,11 +47,9 @@ class Replies:
                 ]
         return frames
 
-    def messages_event(
-        self, subscription: Subscription, after: int, messages: Iterable[Message]
-    ) -> bytes:
+    def messages_event(self, subscription: Subscription, after: int, page: Page) -> bytes:
         """Encode messages pushed to a subscription; ``after`` is what was pushed before them."""
-        fields = {"after": after, "messages": self._written(messages)}
+        fields = {"after": after, "messages": self._for_reader(subscription.user, page)}
         return encode_event(self._encode, subscription.number, "messages", fields)
 
     def ended_event(self, subscription: Subscription) -> bytes:
@@ -63,18 +63,43 @@ class Replies:
         assert request_id is not None
         if isinstance(result, Inbox):
             return encode_ok(self._encode, request_id, self._inbox(result))
+        if isinstance(result, History):
+            return encode_ok(self._encode, request_id, self._history(result))
         assert isinstance(result, dict)
         return encode_ok(self._encode, request_id, result)
 
     def _inbox(self, inbox: Inbox) -> dict[str, Any]:
-        user, (messages, more, cursor) = inbox
-        return {
+        user, page, lost = inbox
+        answer = {
             "user": user,
             "name": self._accounts.name(user),
-            "messages": self._written(messages),
-            "more": more,
-            "cursor": cursor,
+            "messages": self._for_reader(user, page),
+            "more": page.more,
+            "cursor": page.cursor,
+            "epoch": self._epoch,
         }
+        return answer if lost is None else answer | {"history_lost": lost._asdict()}
+
+    def _history(self, history: History) -> dict[str, Any]:
+        written = self._written(history.messages)
+        for fields, message in zip(written, history.messages, strict=True):
+            fields["to"] = message.to
+            if message.to.startswith(ROOM_MARK):
+                fields["room"] = message.to
+        for fields, state in zip(written, history.states or (), strict=False):
+            fields["state"] = state
+        return {"messages": written, "more": history.more}
+
+    def _for_reader(self, user: str, page: Page) -> list[dict[str, Any]]:
+        """Write messages out with what only some of them bear: a room, and that they come again."""
+        messages = page.messages
+        written = self._written(messages)
+        for fields, message in zip(written, messages, strict=True):
+            if message.seq <= page.delivered:
+                fields["redelivered"] = True
+            if message.to != user:
+                fields["room"] = message.to
+        return written
 
     def _written(self, messages: Iterable[Message]) -> list[dict[str, Any]]:
         """Write messages out for their reader, with display names as they are now."""
@@ -88,5 +113,5 @@ class Replies:
                 "id": message_id,
                 "text": text,
             }
-            for seq, at_ms, sender, message_id, text in messages
+            for seq, at_ms, sender, message_id, text, _ in messages
         ]

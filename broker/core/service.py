@@ -14,16 +14,26 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from broker.core.accounts import Accounts
-from broker.core.handlers import COMMANDS, CommandSpec, Context, Deferred, Needs, Result
-from broker.core.model import Route
+from broker.core.handlers import (
+    COMMANDS,
+    CommandSpec,
+    Context,
+    Deferred,
+    Needs,
+    Policy,
+    Result,
+)
+from broker.core.model import Message, Route
 from broker.core.ports import Hasher, Store, StoreFailedError, StoreFullError
 from broker.core.push import Push
+from broker.core.rates import SendRates
 from broker.core.replies import Answers, Frames, Outcome, Replies
-from broker.core.sessions import SessionLimits, Sessions
+from broker.core.rooms import Rooms
+from broker.core.sessions import Sessions
 from broker.core.subscriptions import Subscriptions
 from broker.wire.envelope import BadRequest, decode_request
 from broker.wire.errors import Code, WireError
-from broker.wire.limits import FRAMES_PER_MESSAGE_MAX
+from broker.wire.limits import FRAMES_PER_MESSAGE_MAX, NOTICE_SENDER
 
 log = logging.getLogger("kotak.service")
 
@@ -77,24 +87,29 @@ class Service:
         *,
         hasher: Hasher,
         make_token: Callable[[], str],
-        session_limits: SessionLimits,
-        register: bool,
+        policy: Policy,
         server: str,
     ) -> None:
         self._store = store
+        self._policy = policy
         self._accounts = Accounts(store, hasher)
-        self._sessions = Sessions(store, make_token=make_token, limits=session_limits)
+        self._sessions = Sessions(store, make_token=make_token, limits=policy.sessions)
+        self._rooms = Rooms(store)
         self._subscriptions = Subscriptions()
         self._context = Context(
             store,
             hasher,
             self._sessions,
             self._accounts,
+            self._rooms,
             self._subscriptions,
-            register,
+            policy,
+            SendRates(policy.sends) if policy.sends.rate_max else None,
             server,
         )
-        self._replies = Replies(self._accounts, durability=store.durability)
+        self._replies = Replies(
+            self._accounts, durability=store.durability, epoch=store.epoch.number
+        )
         self._push = Push(store, self._sessions, self._subscriptions, self._replies)
         self._slow_requests = 0
         self._full = False
@@ -102,6 +117,9 @@ class Service:
         self._tidy_at_ms = 0
         #: While True only what leaves less to be delivered again is served.
         self.draining = False
+        #: Messages that expired unread, and those of whom no notice could be left.
+        self.expired = 0
+        self.unnoticed = 0
         #: Requests by command and refusals by code, for the metrics page.
         self.requests: Counter[str] = Counter()
         self.errors = self._replies.errors
@@ -177,6 +195,8 @@ class Service:
         heard = self._subscriptions.heard
         try:
             with self._store.batch():
+                if not self._full:  # what is late stays so: writing that down takes room
+                    self._expire(now_ms)
                 for job, outcome in finished:
                     answer = (job.request_id, self._finish(ctx, job, outcome))
                     answers.setdefault(job.route, []).append(answer)
@@ -189,13 +209,34 @@ class Service:
                         replies.append((None, _too_many_frames()))
                     else:
                         self._handle_frames(ctx, route, frames, replies, jobs)
-        except BaseException:
+        except BaseException as error:
             # What was rolled back must not live on in a cache or a count.
             self._sessions.forget()
             self._accounts.forget()
             self._slow_requests -= len(jobs)
+            if not isinstance(error, StoreFailedError):
+                for user in self._subscriptions.users:
+                    self._subscriptions.listen(user, self._rooms.joined(user))
             raise
         return answers, jobs
+
+    def _expire(self, now_ms: int) -> None:
+        """Take out what has outlived its time, and tell the senders where that is wanted."""
+        for message in self._store.expire(now_ms):
+            self.expired += 1
+            if self._policy.expiry_notices and message.sender != NOTICE_SENDER:
+                self._leave_notice(message, now_ms)
+
+    def _leave_notice(self, message: Message, now_ms: int) -> None:
+        text = f"expired unread: your message {message.message_id} to {message.to}"
+        try:
+            self._store.append(
+                message.sender, NOTICE_SENDER, f"expired-{message.seq}", text, now_ms
+            )
+        except WireError:  # the sender is gone, or reads nothing
+            self.unnoticed += 1
+        else:
+            self._subscriptions.wake(message.sender)
 
     def _handle_frames(
         self,

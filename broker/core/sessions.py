@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.core.model import SessionRecord
 from broker.core.ports import Store
@@ -15,8 +15,6 @@ from broker.wire.errors import Code, WireError
 
 #: Sessions kept in front of the store; above it the cache starts anew, at the price of look-ups.
 CACHE_SESSIONS_MAX = 100_000
-#: Sessions of one user; a further login ends the oldest.
-SESSIONS_PER_USER_MAX = 100
 #: A session's use is written down after this part of its idle time, not with every command.
 _TOUCH_PARTS = 100
 
@@ -29,17 +27,20 @@ class SessionLimits:
     idle_ms: int = 7 * 86_400_000
     #: In all.
     max_ms: int = 30 * 86_400_000
+    #: Sessions of one user; a further login ends the oldest.
+    per_user_max: int = 100
 
 
 class Session:
     """A live session. ``user`` is empty for the administrator of this broker's run."""
 
-    __slots__ = ("digest", "expires_ms", "fresh_until_ms", "opened_ms", "token", "user")
+    __slots__ = ("device", "digest", "expires_ms", "fresh_until_ms", "opened_ms", "token", "user")
 
     def __init__(self, token: str, record: SessionRecord, fresh_until_ms: int) -> None:
         self.token = token
         self.digest = record.digest
         self.user = record.user
+        self.device = record.device
         self.opened_ms = record.opened_ms
         self.expires_ms = record.expires_ms
         #: Until then a command needs neither a check nor a write.
@@ -61,6 +62,8 @@ class Sessions:
         self._limits = limits
         self._touch_ms = limits.idle_ms // _TOUCH_PARTS
         self._cache: dict[str, Session] = {}
+        #: When each user was heard last, in milliseconds, as far as this process knows.
+        self._heard_ms: dict[str, int] = {}
         self._admin: Session | None = None
         #: While True no use is written down: the store has no room, and a session outlives that.
         self.sparing = False
@@ -74,21 +77,31 @@ class Sessions:
         """Tell whether this is the administrator's session, which is no user's."""
         return session is self._admin
 
-    def open(self, user: str, now_ms: int) -> Session:
+    def open(self, user: str, device: str, now_ms: int) -> Session:
         """Open a session and return it with its token, which is told once and never stored."""
         self._make_room(user, now_ms)
         token = self._make_token()
         expires_ms = now_ms + min(self._limits.idle_ms, self._limits.max_ms)
-        record = SessionRecord(_digest(token), user, now_ms, expires_ms)
-        self._store.put_session(record.digest, record)
+        record = SessionRecord(_digest(token), user, now_ms, expires_ms, device)
+        self._store.put(record)
+        self._heard_ms[user] = now_ms
         return self._remember(token, record, now_ms)
 
     def resolve(self, token: str, now_ms: int) -> Session:
-        """Return the live session of a token, refreshing it. Errors: ``unauthorized``."""
+        """Return the session of a token that was just used. Errors: ``unauthorized``."""
         session = self._cache.get(token)
-        if session is not None and now_ms < session.fresh_until_ms:
-            return session  # the hot path: one look-up, one comparison
-        return self._resolve_slowly(token, now_ms)
+        # The hot path: one look-up, one comparison, one note.
+        if session is None or now_ms >= session.fresh_until_ms:
+            session = self._resolve_slowly(token, now_ms)
+        self._heard_ms[session.user] = now_ms
+        return session
+
+    def find(self, token: str, now_ms: int) -> Session:
+        """As `resolve`, for a session that was not heard now."""
+        session = self._cache.get(token)
+        if session is None or now_ms >= session.fresh_until_ms:
+            session = self._resolve_slowly(token, now_ms)
+        return session
 
     def ends_ms(self, session: Session) -> int:
         """Return when a session ends at the latest, however much it is used."""
@@ -97,13 +110,13 @@ class Sessions:
     def close(self, session: Session) -> None:
         """End one session."""
         self._cache.pop(session.token, None)
-        self._store.put_session(session.digest, None)
+        self._store.remove(SessionRecord, session.digest)
 
     def close_all(self, user: str, *, keep: Session | None = None) -> None:
         """End all sessions of a user, but for one that may be kept."""
-        for record in list(self._store.sessions(user)):
+        for record in self._store.find_all(SessionRecord, of=user):
             if keep is None or record.digest != keep.digest:
-                self._store.put_session(record.digest, None)
+                self._store.remove(SessionRecord, record.digest)
         # Not even the kept one stays: it may have ended by itself in the meantime.
         self.forget()
 
@@ -111,25 +124,33 @@ class Sessions:
         """Empty the cache: the store changed behind it, or a batch was rolled back."""
         self._cache.clear()
 
-    def online(self, now_ms: int) -> list[str]:
-        """Return the users with a live session, once each, in order of login."""
-        records = self._store.sessions()
-        return list(dict.fromkeys(each.user for each in records if each.expires_ms > now_ms))
+    def online(self, now_ms: int) -> dict[str, int]:
+        """Return the users with a live session, in order of login, and when each was heard last.
+
+        Who was not heard since the broker was started: when the session was last refreshed.
+        """
+        seen: dict[str, int] = {}
+        for each in self._store.find_all(SessionRecord):
+            if each.expires_ms > now_ms:
+                refreshed_ms = max(each.opened_ms, each.expires_ms - self._limits.idle_ms)
+                seen[each.user] = max(seen.get(each.user, 0), refreshed_ms)
+        return {user: max(at_ms, self._heard_ms.get(user, 0)) for user, at_ms in seen.items()}
 
     def _make_room(self, user: str, now_ms: int) -> None:
         """Drop what has expired, and the oldest sessions where a user has too many."""
-        records = list(self._store.sessions(user))
+        records = self._store.find_all(SessionRecord, of=user)
         live = [record for record in records if record.expires_ms > now_ms]
-        kept = {record.digest for record in live[-(SESSIONS_PER_USER_MAX - 1) :]}
+        kept = {record.digest for record in live[len(live) + 1 - self._limits.per_user_max :]}
         gone = [record.digest for record in records if record.digest not in kept]
         for digest in gone:
-            self._store.put_session(digest, None)
+            self._store.remove(SessionRecord, digest)
         if gone:
             self.forget()
 
     def _remember(self, token: str, record: SessionRecord, now_ms: int) -> Session:
         if len(self._cache) >= CACHE_SESSIONS_MAX:
             self._cache.clear()
+            self._heard_ms.clear()
         fresh_until_ms = min(now_ms + self._touch_ms, record.expires_ms)
         session = self._cache[token] = Session(token, record, fresh_until_ms)
         return session
@@ -139,14 +160,14 @@ class Sessions:
         if self._admin is not None and digest == self._admin.digest:
             return self._admin
         self._cache.pop(token, None)
-        record = self._store.session(digest)
+        record = self._store.find(SessionRecord, digest)
         if record is None or record.expires_ms <= now_ms:
             if record is not None and not self.sparing:
-                self._store.put_session(digest, None)
+                self._store.remove(SessionRecord, digest)
             raise WireError(Code.UNAUTHORIZED, "the session is unknown or has ended: log in again")
         oldest_ms = record.opened_ms + self._limits.max_ms
         expires_ms = min(now_ms + self._limits.idle_ms, oldest_ms)
         if expires_ms - record.expires_ms >= self._touch_ms and not self.sparing:
-            record = SessionRecord(digest, record.user, record.opened_ms, expires_ms)
-            self._store.put_session(digest, record)
+            record = replace(record, expires_ms=expires_ms)
+            self._store.put(record)
         return self._remember(token, record, now_ms)

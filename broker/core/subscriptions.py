@@ -8,7 +8,7 @@ Source: docs/PROTOCOL.md, "subscribe".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import Final, TypeVar
 
@@ -91,6 +91,9 @@ class Subscriptions:
         self.due: set[Subscription] = set()
         self._by_user: dict[str, list[Subscription]] = {}
         self._by_route: dict[Route, list[Subscription]] = {}
+        #: Of users with subscriptions: who is in which room, and back.
+        self._rooms: dict[str, frozenset[str]] = {}
+        self._listeners: dict[str, set[str]] = {}
         self._numbers = count(1)
         self._stalled: set[Subscription] = set()
         self._next_tick_ms = 0
@@ -98,8 +101,14 @@ class Subscriptions:
     def __len__(self) -> int:
         return sum(map(len, self._by_user.values()))
 
-    def __contains__(self, user: str) -> bool:
-        return user in self._by_user
+    def __contains__(self, name: str) -> bool:
+        """Tell whether somebody is to be woken for a user or a room."""
+        return name in self._by_user or name in self._listeners
+
+    @property
+    def users(self) -> list[str]:
+        """Who has subscriptions."""
+        return list(self._by_user)
 
     def add(
         self, route: Route, token: str, user: str, *, window: int, after: int, now_ms: int
@@ -136,11 +145,30 @@ class Subscriptions:
         self.due.discard(subscription)
         self._stalled.discard(subscription)
         _take_out(self._by_user, subscription.user, subscription)
+        if subscription.user not in self._by_user:
+            self.listen(subscription.user, ())
         _take_out(self._by_route, subscription.route, subscription)
 
-    def wake(self, user: str) -> None:
-        """Look after the user's subscriptions when this batch has been committed."""
-        self.due.update(self._by_user.get(user, ()))
+    def listen(self, user: str, rooms: Iterable[str]) -> None:
+        """Wake the user's subscriptions for these rooms too, and for no others."""
+        now = frozenset(rooms) if user in self._by_user else frozenset()
+        before = self._rooms.get(user, frozenset())
+        for room in before - now:
+            self._listeners[room].discard(user)
+            if not self._listeners[room]:
+                del self._listeners[room]
+        for room in now - before:
+            self._listeners.setdefault(room, set()).add(user)
+        if now:
+            self._rooms[user] = now
+        else:
+            self._rooms.pop(user, None)
+
+    def wake(self, name: str) -> None:
+        """Look after the subscriptions of a user, or of a room, when this batch is committed."""
+        self.due.update(self._by_user.get(name, ()))
+        for user in self._listeners.get(name, ()):
+            self.due.update(self._by_user[user])
 
     def heard(self, route: Route, now_ms: int) -> None:
         """Note that a connection lives."""

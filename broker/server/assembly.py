@@ -8,7 +8,9 @@ from importlib.metadata import version
 
 from broker.config import Config
 from broker.core.dedup import DedupLimits
-from broker.core.ports import Hasher
+from broker.core.handlers import Policy
+from broker.core.ports import Hasher, StoreLimits
+from broker.core.rates import SendLimits
 from broker.core.service import Service
 from broker.core.sessions import SessionLimits
 from broker.stores import AnyStore, open_store
@@ -37,16 +39,37 @@ class WallClock:
 
 def make_store(config: Config, folder: DataFolder) -> AnyStore:
     """Open the store that the configuration names. Errors: `StoreUnusableError`."""
-    return open_store(
-        config.store,
-        folder,
+    dedup = DedupLimits(
+        ids_per_sender=config.dedup_ids_per_sender,
+        ids_max=config.dedup_ids_max,
+        window_ms=config.dedup_window_ms,
+    )
+    limits = StoreLimits(
         mailbox_messages_max=config.mailbox_messages_max,
+        mailbox_bytes_max=config.mailbox_bytes_max,
         retention_read_ms=config.retention_read_ms,
-        dedup=DedupLimits(
-            ids_per_sender=config.dedup_ids_per_sender,
-            ids_max=config.dedup_ids_max,
-            window_ms=config.dedup_window_ms,
+        retention_unread_ms=config.retention_unread_ms,
+        retention_room_ms=config.retention_room_ms,
+        retention_bytes_max=config.retention_bytes_max,
+        dedup=dedup,
+    )
+    return open_store(config.store, folder, limits)
+
+
+def make_policy(config: Config) -> Policy:
+    """Gather what the configuration allows."""
+    return Policy(
+        register=config.register,
+        sessions=SessionLimits(
+            config.session_idle_ms, config.session_max_ms, config.sessions_per_user_max
         ),
+        sends=SendLimits(
+            message_bytes_max=config.message_bytes_max,
+            rate_max=config.send_rate_max,
+            burst_max=config.send_burst_max,
+        ),
+        presence_ms=config.presence_ms,
+        expiry_notices=config.expiry_notices,
     )
 
 
@@ -56,7 +79,6 @@ def make_service(config: Config, store: AnyStore, hasher: Hasher) -> Service:
         store,
         hasher=hasher,
         make_token=make_token,
-        session_limits=SessionLimits(config.session_idle_ms, config.session_max_ms),
-        register=config.register,
+        policy=make_policy(config),
         server=f"kotak/{version('kotak')}",
     )

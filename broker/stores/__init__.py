@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from broker.core.dedup import DedupLimits
-from broker.core.ports import StoreUnusableError
+import time
+
+from broker.core.ports import StoreLimits, StoreUnusableError
 from broker.stores.folder import DataFolder
 from broker.stores.memory import MemoryStore
 from broker.stores.sqlite import SqliteStore
@@ -12,22 +13,11 @@ from broker.stores.sqlite import SqliteStore
 AnyStore = MemoryStore | SqliteStore
 
 
-def open_store(
-    url: str,
-    folder: DataFolder,
-    *,
-    mailbox_messages_max: int,
-    dedup: DedupLimits,
-    retention_read_ms: int,
-) -> AnyStore:
+def open_store(url: str, folder: DataFolder, limits: StoreLimits) -> AnyStore:
     """Open ``sqlite:`` (in the data folder) or ``memory:``. Errors: `StoreUnusableError`."""
     if url == "memory:":
-        return MemoryStore(mailbox_messages_max=mailbox_messages_max, dedup=dedup)
+        # Above all that the one before can have given out, so that no client mistakes the two.
+        return MemoryStore(limits, first_seq=time.time_ns() >> 10)
     if url == "sqlite:":
-        return SqliteStore(
-            folder.database,
-            mailbox_messages_max=mailbox_messages_max,
-            dedup=dedup,
-            retention_read_ms=retention_read_ms,
-        )
+        return SqliteStore(folder.database, limits)
     raise StoreUnusableError(f"there is no store {url!r}: use sqlite: or memory:")

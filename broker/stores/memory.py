@@ -2,120 +2,235 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import secrets
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from itertools import islice
-from typing import TypeVar
+from typing import Any, cast
 
-from broker.core.dedup import DedupLimits
-from broker.core.mailboxes import Mailbox, Mailboxes, conflict, fitting
-from broker.core.model import Account, Message, Page, Receipt, SessionRecord
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
+from broker.core.mailbox import Mailbox, fitting, text_bytes
+from broker.core.mailboxes import Mailboxes, conflict
+from broker.core.model import (
+    Account,
+    Epoch,
+    History,
+    Lost,
+    Membership,
+    Message,
+    Page,
+    Receipt,
+    Room,
+    SessionRecord,
+)
+from broker.core.ports import DEFAULT_LIMITS, Key, R, Record, StoreLimits
+from broker.core.retention import STEP_ROWS, Retention, Row
+from broker.wire.commands import SENT
+from broker.wire.limits import ROOM_MARK
 
 
 class MemoryStore:
-    """Everything in dictionaries. A batch that fails is undone step by step."""
+    """Everything in dictionaries. A batch that fails is undone step by step.
+
+    ``first_seq``: give a higher one to each store that clients may take for the one before.
+    """
 
     durability = "memory"
 
-    def __init__(self, *, mailbox_messages_max: int, dedup: DedupLimits) -> None:
-        self.mailboxes = Mailboxes(messages_max=mailbox_messages_max, dedup=dedup)
-        self._messages: dict[int, tuple[str, Message]] = {}
-        self._accounts: dict[str, Account] = {}
-        self._sessions: dict[bytes, SessionRecord] = {}
+    def __init__(self, limits: StoreLimits = DEFAULT_LIMITS, *, first_seq: int = 1) -> None:
+        self.epoch = Epoch(1 + secrets.randbelow(2**53 - 1), Lost(1, first_seq - 1))
+        self.mailboxes = Mailboxes(limits, next_seq=first_seq)
+        self.mailboxes.restored_to = 0
+        self._retention = Retention(limits, self.mailboxes)
+        self._messages: dict[int, Message] = {}
+        self._log = array("q")  # their sequences, in order
+        self._position = 0
+        self._records: dict[type, dict[Key, Any]] = {
+            kind: {} for kind in (Account, SessionRecord, Room, Membership)
+        }
         self._undo: list[Callable[[], object]] = []
-        self._acknowledged: list[int] = []
 
     @contextmanager
     def batch(self) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            for step in reversed(self._undo):
-                step()
+            while self._undo:
+                self._undo.pop()()
             self.mailboxes.rollback()
             raise
         else:
             self.mailboxes.commit()
-            for seq in self._acknowledged:
-                self._messages.pop(seq, None)
         finally:
             self._undo.clear()
-            self._acknowledged.clear()
 
-    def append(self, to: str, sender: str, message_id: str, text: str, now_ms: int) -> Receipt:
+    # --- messages ----------------------------------------------------------------------------
+
+    def append(
+        self,
+        to: str,
+        sender: str,
+        message_id: str,
+        text: str,
+        now_ms: int,
+        *,
+        ttl_ms: int | None = None,
+    ) -> Receipt:
         seq = self.mailboxes.duplicate(sender, message_id)
         if seq is not None:
             return self._again(seq, to, text)
-        _, seq = self.mailboxes.append(to, sender, message_id, now_ms)
-        self._messages[seq] = (to, Message(seq, now_ms, sender, message_id, text))
-        self._undo.append(lambda: self._messages.pop(seq))
+        box, seq = self.mailboxes.append(to, sender, message_id, text_bytes(text), now_ms)
+        self._messages[seq] = Message(seq, now_ms, sender, message_id, text, to)
+        self._log.append(seq)
+        self._undo += [self._log.pop, lambda: self._messages.pop(seq)]
+        if ttl_ms is not None:
+            self.mailboxes.expire_at(box, seq, now_ms + ttl_ms)
         return Receipt(seq)
 
-    def read(self, user: str, after: int, limit: int, bytes_max: int) -> Page:
-        box = self.mailboxes.find(user)
-        waiting = self.mailboxes.after(box, after, limit + 1)
-        messages = fitting((self._messages[seq][1] for seq in waiting[:limit]), bytes_max)
-        return Page(messages, len(waiting) > len(messages), box.cursor)
+    def _again(self, seq: int, to: str, text: str) -> Receipt:
+        """Answer a repeated id, comparing it with the first copy as long as that is kept."""
+        first = self._messages.get(seq)
+        if first is not None and (first.to, first.text) != (to, text):
+            raise conflict()
+        return Receipt(seq)
 
-    def acknowledge(self, user: str, seq: int) -> int:
-        box = self.mailboxes.find(user)
-        head = box.head
-        cursor = self.mailboxes.acknowledge(box, seq)
-        self._acknowledged += box.pending[head : box.head]
-        return cursor
+    def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
+        mailboxes = self.mailboxes
+        box = mailboxes.find(user)
+        reader = mailboxes.reader(box, device)
+        waiting = box.waiting(reader, after, limit + 1)
+        messages = fitting((self._messages[seq] for seq in waiting[:limit]), bytes_max)
+        delivered = reader.delivered
+        if messages:
+            reader.delivered = max(delivered, messages[-1].seq)
+        more = len(waiting) > len(messages)
+        return Page(messages, more, reader.cursor, delivered, mailboxes.last, box.lost(reader))
 
-    def account(self, user: str) -> Account | None:
-        return self._accounts.get(user)
+    def acknowledge(self, user: str, device: str, seq: int) -> int:
+        reader, _ = self.mailboxes.acknowledge(self.mailboxes.find(user), device, seq)
+        return reader.cursor
 
-    def accounts(self, after: str, limit: int) -> list[Account]:
-        users = (user for user in sorted(self._accounts) if user > after)
-        return [self._accounts[user] for user in islice(users, limit)]
+    def history(
+        self,
+        user: str,
+        of: str,
+        *,
+        before: int | None,
+        after: int | None,
+        limit: int,
+        bytes_max: int,
+    ) -> History:
+        seqs = self.mailboxes.history(self.mailboxes.find(user), of, before, after, limit + 1)
+        if after is not None:
+            found = fitting((self._messages[seq] for seq in seqs[:limit]), bytes_max)
+        else:
+            newest_first = reversed(seqs[-limit:])
+            found = fitting((self._messages[seq] for seq in newest_first), bytes_max)[::-1]
+        state = self.mailboxes.state
+        states = [state(each.seq, each.to) for each in found] if of == SENT else None
+        return History(found, states, len(seqs) > len(found))
 
-    def put_account(self, user: str, account: Account | None) -> None:
-        self._put(self._accounts, user, account)
-        if account is None:
-            box = self.mailboxes.remove(user)
-            if box is not None:
-                self._acknowledged += box.pending[box.head :]
-        elif user not in self.mailboxes:
-            self.mailboxes.add(user, Mailbox(0, 0))
+    def expire(self, now_ms: int) -> list[Message]:
+        unread, _ = self.mailboxes.expire(now_ms)
+        return [self._messages[seq] for seq in sorted(unread)]
 
-    def session(self, digest: bytes) -> SessionRecord | None:
-        return self._sessions.get(digest)
+    # --- the directory -----------------------------------------------------------------------
 
-    def sessions(self, user: str | None = None) -> Iterable[SessionRecord]:
-        return [each for each in self._sessions.values() if user is None or each.user == user]
+    def find(self, kind: type[R], key: Key) -> R | None:
+        record = self._records[kind].get(key)
+        if isinstance(record, Room):
+            record = replace(record, members=len(self.mailboxes.find(record.room).members))
+        return cast("R | None", record)
 
-    def put_session(self, digest: bytes, record: SessionRecord | None) -> None:
-        self._put(self._sessions, digest, record)
+    def find_all(self, kind: type[R], *, of: str = "", after: str = "", limit: int = 0) -> list[R]:
+        found: list[Any] = list(self._records[kind].values())
+        if of:
+            owner = "room" if of.startswith(ROOM_MARK) else "user"
+            found = [each for each in found if getattr(each, owner) == of]
+        if kind is not SessionRecord:  # which are in order of opening
+            found.sort(key=_key)
+        found = [each for each in found if not after or each.user > after]
+        return found[: limit or None]
 
-    def tidy(self, now_ms: int) -> bool:  # noqa: ARG002 - the port's; here an ack forgets at once
-        return False
+    def put(self, record: Record) -> None:
+        self._put(type(record), _key(record), record)
+        if isinstance(record, Account) and record.user not in self.mailboxes:
+            self.mailboxes.add(Mailbox(record.user, 0))
+        elif isinstance(record, Room) and record.room not in self.mailboxes:
+            self.mailboxes.add(Mailbox(record.room, 0, history=record.history))
+        elif isinstance(record, Membership) and record.joined:
+            box, room = self.mailboxes.find(record.user), self.mailboxes.find(record.room)
+            if room not in box.rooms:
+                self.mailboxes.join(box, room, self.mailboxes.last)
+
+    def remove(self, kind: type[R], key: Key) -> None:
+        self._put(kind, key, None)
+        if isinstance(key, tuple):
+            room, user = key
+            self.mailboxes.leave(self.mailboxes.find(user), self.mailboxes.find(room))
+        elif isinstance(key, str):
+            self._remove_mailbox(key)
+
+    def _remove_mailbox(self, name: str) -> None:
+        box = self.mailboxes.remove(name)
+        if box is None:
+            return
+        memberships: list[Membership] = list(self._records[Membership].values())
+        for each in memberships:
+            if name in (each.room, each.user):
+                self._put(Membership, _key(each), None)
+        self._delete([self._row(seq)._replace(box=None) for seq in box.seqs])
+
+    def _put(self, kind: type[Record], key: Key, record: Record | None) -> None:
+        table = self._records[kind]
+        before = table.get(key)
+        if record is not None:
+            table[key] = record
+            undo = (
+                partial(table.pop, key) if before is None else partial(table.update, {key: before})
+            )
+            self._undo.append(undo)
+        elif before is not None:
+            whole = dict(table)  # with its order: one put back alone would become the last
+            del table[key]
+            self._undo += [partial(table.update, whole), table.clear]  # undone from the end
+
+    # --- keeping house -----------------------------------------------------------------------
+
+    def tidy(self, now_ms: int) -> bool:
+        start = bisect_right(self._log, self._position)
+        seqs = self._log[start : start + STEP_ROWS]
+        verdict = self._retention.judge([self._row(seq) for seq in seqs], now_ms)
+        for row in verdict.expire:
+            assert row.box is not None
+            self.mailboxes.expire_at(row.box, row.seq, now_ms)
+        self._delete(verdict.delete)
+        walked = verdict.looked_at == STEP_ROWS
+        self._position = seqs[-1] if walked else 0
+        return walked
+
+    def _row(self, seq: int) -> Row:
+        message = self._messages[seq]
+        return Row(seq, self.mailboxes.get(message.to), message.at_ms, message.sender)
+
+    def _delete(self, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        self.mailboxes.purge((row.seq, row.box, row.sender) for row in rows)
+        gone = {row.seq: self._messages.pop(row.seq) for row in rows}
+        log = self._log
+        self._log = array("q", (seq for seq in log if seq not in gone))
+        self._undo += [partial(self._messages.update, gone), partial(setattr, self, "_log", log)]
 
     def close(self) -> None:
         pass
 
-    def _again(self, seq: int, to: str, text: str) -> Receipt:
-        """Answer a repeated id; a copy that is acknowledged and gone cannot be compared."""
-        stored = self._messages.get(seq)
-        if stored is not None and (stored[0], stored[1].text) != (to, text):
-            raise conflict()
-        return Receipt(seq)
 
-    def _put(self, table: dict[_Key, _Value], key: _Key, value: _Value | None) -> None:
-        before = table.get(key)
-        if value is None:
-            if before is not None:
-                whole = dict(table)  # with its order: one put back alone would become the last
-                del table[key]
-                self._undo += [partial(table.update, whole), table.clear]  # undone from the end
-            return
-        table[key] = value
-        if before is None:
-            self._undo.append(lambda: table.pop(key))
-        else:
-            self._undo.append(lambda: table.__setitem__(key, before))
+def _key(record: Record) -> Key:
+    if isinstance(record, Membership):
+        return record.room, record.user
+    if isinstance(record, SessionRecord):
+        return record.digest
+    return record.room if isinstance(record, Room) else record.user

@@ -10,35 +10,38 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from broker.core.dedup import DedupLimits
-from broker.core.mailboxes import Mailbox, Mailboxes, conflict, fitting
-from broker.core.model import Account, Message, Page, Receipt, SessionRecord
-from broker.core.ports import StoreFailedError, StoreFullError, StoreUnusableError
-from broker.stores.sqlite_retention import Retention
+from broker.core.mailbox import Mailbox, fitting, text_bytes
+from broker.core.mailboxes import Mailboxes, conflict
+from broker.core.model import (
+    Account,
+    Epoch,
+    History,
+    Membership,
+    Message,
+    Page,
+    Receipt,
+    Room,
+)
+from broker.core.ports import (
+    DEFAULT_LIMITS,
+    Key,
+    R,
+    Record,
+    StoreFailedError,
+    StoreFullError,
+    StoreLimits,
+    StoreUnusableError,
+)
+from broker.core.retention import STEP_ROWS, Retention, Row
+from broker.stores.sqlite_epoch import WITNESS_NAME, Witness, settle
+from broker.stores.sqlite_log import MessageLog
+from broker.stores.sqlite_records import Records
 from broker.stores.sqlite_schema import open_database
-
-#: Rows of one INSERT, largest first: each size is prepared once. `executemany` would step row by
-#: row and give the GIL away each time.
-_INSERT_ROWS: Final = (128, 16, 1)
-#: Rows of one SELECT by sequence, likewise.
-_SELECT_ROWS: Final = (256, 32, 4, 1)
-
-_COLUMNS: Final = 6
-# ruff: noqa: S608 - only question marks are put into the statements
-_INSERTS: Final = {
-    rows: "INSERT INTO messages (seq, mailbox, sender, message_id, stored_ms, text) VALUES "
-    + ", ".join(["(?, ?, ?, ?, ?, ?)"] * rows)
-    for rows in _INSERT_ROWS
-}
-_SELECTS: Final = {
-    rows: "SELECT seq, stored_ms, sender, message_id, text FROM messages WHERE seq IN ("
-    + ", ".join("?" * rows)
-    + ") ORDER BY seq"
-    for rows in _SELECT_ROWS
-}
+from broker.wire.commands import SENT
 
 
 class SqliteStore:
@@ -47,26 +50,28 @@ class SqliteStore:
     durability = "fsync"
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        mailbox_messages_max: int,
-        dedup: DedupLimits,
-        retention_read_ms: int = 86_400_000,
-        check: bool = True,
+        self, path: Path, limits: StoreLimits = DEFAULT_LIMITS, *, check: bool = True
     ) -> None:
         self._database = open_database(path, check=check)
-        self._dedup = dedup
-        self.mailboxes = Mailboxes(messages_max=mailbox_messages_max, dedup=dedup)
+        self._limits = limits
+        self.mailboxes = Mailboxes(limits)
         self._writing = False
-        # Rows of this batch, column after column, not yet handed to SQLite.
+        # Of this batch, not yet handed to SQLite: messages, column after column; what expires;
+        # cursors of (mailbox, device).
         self._staged: list[Any] = []
-        self._cursors: dict[int, int] = {}
+        self._expiring: list[tuple[int, int]] = []
+        self._cursors: dict[tuple[int, str], int] = {}
         # By key. A removed mailbox stays: were its removal rolled back, its messages still wait.
         self._boxes: dict[int, Mailbox] = {}
-        self._retention = Retention(self._run, self._boxes, read_ms=retention_read_ms)
+        self._names: dict[int, str] = {}
+        self._log = MessageLog(self._run, self._names)
+        self._records = Records(self._run)
+        self._retention = Retention(limits, self.mailboxes)
+        self._position = 0  # of the walk that tidies
+        self._committed = 0  # the highest sequence that is
+        self._witness = Witness(path.with_name(WITNESS_NAME))
         try:
-            self._rebuild()
+            self.epoch: Epoch = self._rebuild()
         except sqlite3.Error as error:
             self._database.close()
             raise StoreUnusableError(
@@ -87,6 +92,7 @@ class SqliteStore:
         except sqlite3.Error as error:  # of the commit, or of the rollback
             raise _judged(error) from error
         self.mailboxes.commit()
+        self._committed = self.mailboxes.last
 
     def _commit(self) -> None:
         if self._staged:
@@ -94,9 +100,9 @@ class SqliteStore:
         if self._cursors:
             self._begin()
             self._database.executemany(
-                "INSERT INTO cursors (mailbox, seq) VALUES (?, ?)"
-                " ON CONFLICT (mailbox) DO UPDATE SET seq = excluded.seq",
-                self._cursors.items(),
+                "INSERT INTO readers (mailbox, device, seq) VALUES (?, ?, ?)"
+                " ON CONFLICT (mailbox, device) DO UPDATE SET seq = excluded.seq",
+                [(*reader, seq) for reader, seq in self._cursors.items()],
             )
             self._cursors.clear()
         if self._writing:
@@ -105,6 +111,7 @@ class SqliteStore:
 
     def _roll_back(self) -> None:
         self._staged.clear()
+        self._expiring.clear()
         self._cursors.clear()
         self._writing = False
         self.mailboxes.rollback()
@@ -128,167 +135,279 @@ class SqliteStore:
             raise _judged(error) from error
 
     def _flush(self) -> None:
-        """Hand the staged rows to SQLite, in as few statements as the sizes allow."""
+        """Hand the staged rows to SQLite."""
         self._begin()
-        run, staged = self._run, self._staged
-        start, rows = 0, len(staged) // _COLUMNS
-        for size in _INSERT_ROWS:
-            step = size * _COLUMNS
-            while rows >= size:
-                run(_INSERTS[size], staged[start : start + step])
-                start += step
-                rows -= size
-        staged.clear()
+        self._log.insert(self._staged)
+        self._staged.clear()
+        for row in self._expiring:
+            self._run("INSERT INTO expiries (seq, expires_ms) VALUES (?, ?)", row)
+        self._expiring.clear()
 
     # --- messages ----------------------------------------------------------------------------
 
-    def append(self, to: str, sender: str, message_id: str, text: str, now_ms: int) -> Receipt:
+    def append(
+        self,
+        to: str,
+        sender: str,
+        message_id: str,
+        text: str,
+        now_ms: int,
+        *,
+        ttl_ms: int | None = None,
+    ) -> Receipt:
         mailboxes = self.mailboxes
         seq = mailboxes.duplicate(sender, message_id)
         if seq is not None:
             return self._again(seq, to, text)
-        box, seq = mailboxes.append(to, sender, message_id, now_ms)
+        box, seq = mailboxes.append(to, sender, message_id, text_bytes(text), now_ms)
         self._staged += (seq, box.key, sender, message_id, now_ms, text)
+        if ttl_ms is not None:
+            mailboxes.expire_at(box, seq, now_ms + ttl_ms)
+            self._expiring.append((seq, now_ms + ttl_ms))
         return Receipt(seq)
-
-    def read(self, user: str, after: int, limit: int, bytes_max: int) -> Page:
-        box = self.mailboxes.find(user)
-        waiting = self.mailboxes.after(box, after, limit + 1)
-        if not waiting:
-            return Page([], False, box.cursor)
-        if self._staged:
-            self._flush()
-        messages = fitting(self._messages(waiting[:limit]), bytes_max)
-        return Page(messages, len(waiting) > len(messages), box.cursor)
-
-    def acknowledge(self, user: str, seq: int) -> int:
-        box = self.mailboxes.find(user)
-        before = box.cursor
-        cursor = self.mailboxes.acknowledge(box, seq)
-        if cursor != before:
-            self._cursors[box.key] = cursor
-        return cursor
-
-    def _messages(self, seqs: Sequence[int]) -> Iterator[Message]:
-        start, rows = 0, len(seqs)
-        for size in _SELECT_ROWS:
-            while rows >= size:
-                yield from map(Message._make, self._run(_SELECTS[size], seqs[start : start + size]))
-                start += size
-                rows -= size
 
     def _again(self, seq: int, to: str, text: str) -> Receipt:
         """Answer a repeated id, comparing it with the first copy as long as that is kept."""
-        if self._staged:
-            self._flush()
-        first = self._run(
-            "SELECT accounts.user, messages.text FROM messages"
-            " JOIN accounts ON accounts.id = messages.mailbox WHERE seq = ?",
-            (seq,),
-        )
-        if first and first != [(to, text)]:
+        first = list(self._messages((seq,)))
+        if first and (first[0].to, first[0].text) != (to, text):
             raise conflict()
         return Receipt(seq)
 
-    # --- accounts ----------------------------------------------------------------------------
+    def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
+        mailboxes = self.mailboxes
+        box = mailboxes.find(user)
+        reader = mailboxes.reader(box, device)
+        waiting = box.waiting(reader, after, limit + 1)
+        messages = fitting(self._messages(waiting[:limit]), bytes_max)
+        delivered = max(reader.delivered, mailboxes.restored_to)
+        if messages:
+            reader.delivered = max(reader.delivered, messages[-1].seq)
+        more = len(waiting) > len(messages)
+        return Page(messages, more, reader.cursor, delivered, mailboxes.last, box.lost(reader))
 
-    def account(self, user: str) -> Account | None:
-        rows = self._run("SELECT user, name, password_hash FROM accounts WHERE user = ?", (user,))
-        return Account(*rows[0]) if rows else None
+    def acknowledge(self, user: str, device: str, seq: int) -> int:
+        box = self.mailboxes.find(user)
+        reader, changed = self.mailboxes.acknowledge(box, device, seq)
+        if changed:
+            self._cursors[box.key, device] = reader.cursor
+        return reader.cursor
 
-    def accounts(self, after: str, limit: int) -> list[Account]:
-        rows = self._run(
-            "SELECT user, name, password_hash FROM accounts WHERE user > ? ORDER BY user LIMIT ?",
-            (after, limit),
-        )
-        return [Account(*row) for row in rows]
+    def history(
+        self,
+        user: str,
+        of: str,
+        *,
+        before: int | None,
+        after: int | None,
+        limit: int,
+        bytes_max: int,
+    ) -> History:
+        box = self.mailboxes.find(user)
+        seqs = self.mailboxes.history(box, of, before, after, limit + 1)
+        if after is not None:
+            found = fitting(self._messages(seqs[:limit]), bytes_max)
+        else:
+            self._flush_staged()
+            found = fitting(self._log.newest_first(seqs[-limit:]), bytes_max)[::-1]
+        state = self.mailboxes.state
+        states = [state(each.seq, each.to) for each in found] if of == SENT else None
+        return History(found, states, len(seqs) > len(found))
 
-    def put_account(self, user: str, account: Account | None) -> None:
+    def expire(self, now_ms: int) -> list[Message]:
+        unread, _ = self.mailboxes.expire(now_ms)
+        if not unread:
+            return []
         self._begin()
-        if account is None:
-            self._remove_account(user)
-            return
-        rows = self._run(
-            "INSERT INTO accounts (user, name, password_hash) VALUES (?, ?, ?)"
-            " ON CONFLICT (user) DO UPDATE SET name = excluded.name,"
-            " password_hash = excluded.password_hash RETURNING id",
-            (user, account.name, account.password_hash),
-        )
-        if user not in self.mailboxes:
-            self._add_mailbox(user, Mailbox(rows[0][0], 0))
+        for seq in unread:
+            self._run(
+                "INSERT INTO expiries (seq, expires_ms, expired_ms) VALUES (?1, ?2, ?2)"
+                " ON CONFLICT (seq) DO UPDATE SET expired_ms = excluded.expired_ms",
+                (seq, now_ms),
+            )
+        return list(self._messages(sorted(unread)))
 
-    def _add_mailbox(self, user: str, box: Mailbox) -> None:
-        self._boxes[box.key] = box
-        self.mailboxes.add(user, box)
+    def _messages(self, seqs: Sequence[int]) -> Iterable[Message]:
+        self._flush_staged()
+        return self._log.messages(seqs)
 
-    def _remove_account(self, user: str) -> None:
-        """Remove an account with all that was ever sent to it. Walks over the whole log."""
+    def _flush_staged(self) -> None:
         if self._staged:
             self._flush()
-        box = self.mailboxes.remove(user)
-        if box is not None:
-            self._cursors.pop(box.key, None)
-            self._run("DELETE FROM messages WHERE mailbox = ?", (box.key,))
-            self._run("DELETE FROM cursors WHERE mailbox = ?", (box.key,))
-        self._run("DELETE FROM accounts WHERE user = ?", (user,))
 
-    # --- sessions ----------------------------------------------------------------------------
+    # --- the directory -----------------------------------------------------------------------
 
-    def session(self, digest: bytes) -> SessionRecord | None:
-        rows = self._run(
-            "SELECT digest, user, opened_ms, expires_ms FROM sessions WHERE digest = ?", (digest,)
-        )
-        return SessionRecord(*rows[0]) if rows else None
+    def find(self, kind: type[R], key: Key) -> R | None:
+        record = self._records.find(kind, key)
+        if isinstance(record, Room):
+            return replace(record, members=len(self.mailboxes.find(record.room).members))
+        return record
 
-    def sessions(self, user: str | None = None) -> Iterable[SessionRecord]:
-        columns = "SELECT digest, user, opened_ms, expires_ms FROM sessions"
-        if user is None:
-            rows = self._run(f"{columns} ORDER BY rowid")
-        else:  # by the index: each login asks
-            rows = self._run(f"{columns} WHERE user = ? ORDER BY rowid", (user,))
-        return [SessionRecord(*row) for row in rows]
+    def find_all(self, kind: type[R], *, of: str = "", after: str = "", limit: int = 0) -> list[R]:
+        return self._records.find_all(kind, of=of, after=after, limit=limit)
 
-    def put_session(self, digest: bytes, record: SessionRecord | None) -> None:
+    def put(self, record: Record) -> None:
         self._begin()
-        if record is None:
-            self._run("DELETE FROM sessions WHERE digest = ?", (digest,))
-        else:
+        self._records.put(record)
+        if isinstance(record, Account) and record.user not in self.mailboxes:
+            since = self.mailboxes.last
+            self._run("UPDATE accounts SET since = ? WHERE user = ?", (since, record.user))
+            ((key,),) = self._run("SELECT id FROM accounts WHERE user = ?", (record.user,))
+            self._add(Mailbox(record.user, key))
+        elif isinstance(record, Room) and record.room not in self.mailboxes:
+            ((key,),) = self._run("SELECT -id FROM rooms WHERE room = ?", (record.room,))
+            self._add(Mailbox(record.room, key, history=record.history))
+        elif isinstance(record, Membership) and record.joined:
+            self._join(record)
+
+    def remove(self, kind: type[R], key: Key) -> None:
+        self._begin()
+        self._records.remove(kind, key)
+        if kind in (Account, Room):
+            self._remove_mailbox(str(key))
+        elif isinstance(key, tuple):
+            room, user = key
+            self.mailboxes.leave(self.mailboxes.find(user), self.mailboxes.find(room))
+
+    def _add(self, box: Mailbox) -> None:
+        self._boxes[box.key] = box
+        self._names[box.key] = box.name
+        self.mailboxes.add(box)
+
+    def _join(self, membership: Membership) -> None:
+        box, room = self.mailboxes.find(membership.user), self.mailboxes.find(membership.room)
+        if room not in box.rooms:
+            since = self.mailboxes.last
+            self.mailboxes.join(box, room, since)
             self._run(
-                "INSERT INTO sessions (digest, user, opened_ms, expires_ms) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT (digest) DO UPDATE SET expires_ms = excluded.expires_ms",
-                (digest, record.user, record.opened_ms, record.expires_ms),
+                "UPDATE members SET since = ? WHERE room = ? AND user = ?",
+                (since, room.name, box.name),
             )
+
+    def _remove_mailbox(self, name: str) -> None:
+        """Remove a mailbox with its place in rooms, and what was sent to it.
+
+        A room's log, which may be long, is left to the walk: nobody can read it any more.
+        """
+        self._flush_staged()
+        box = self.mailboxes.remove(name)
+        if box is None:
+            return
+        for reader in [reader for reader in self._cursors if reader[0] == box.key]:
+            del self._cursors[reader]
+        seqs = [] if box.room else sorted({*box.seqs, *self._expired_of(box)})
+        for start in range(0, len(seqs), STEP_ROWS):
+            part = seqs[start : start + STEP_ROWS]
+            self._delete([Row(each.seq, None, 0, each.sender) for each in self._messages(part)])
+        self._run("DELETE FROM readers WHERE mailbox = ?", (box.key,))
+        self._run("DELETE FROM purged WHERE mailbox = ?", (box.key,))
+        self._run("DELETE FROM members WHERE room = ?", (name,))
+        self._run("DELETE FROM members WHERE user = ?", (name,))
+
+    def _expired_of(self, box: Mailbox) -> list[int]:
+        rows = self._run(
+            "SELECT seq FROM expiries JOIN messages USING (seq) WHERE mailbox = ?", (box.key,)
+        )
+        return [seq for (seq,) in rows]
+
+    # --- keeping house -----------------------------------------------------------------------
 
     def tidy(self, now_ms: int) -> bool:
         self._begin()
-        return self._retention.step(now_ms)
+        found = self._log.after(self._position, STEP_ROWS)
+        rows = [
+            Row(seq, self._boxes.get(key), stored_ms, sender)
+            for seq, key, stored_ms, sender in found
+        ]
+        verdict = self._retention.judge(rows, now_ms)
+        for row in verdict.expire:
+            assert row.box is not None
+            self.mailboxes.expire_at(row.box, row.seq, now_ms)
+        self._delete(verdict.delete)
+        walked = verdict.looked_at == STEP_ROWS
+        self._position = rows[-1].seq if walked else 0
+        if not walked:
+            self._witness.write(self.epoch.number, self._committed)
+        return self._log.give_back() or walked
+
+    def _delete(self, rows: Sequence[Row]) -> None:
+        """Delete messages, and what is known of them."""
+        if not rows:
+            return
+        self._log.delete([row.seq for row in rows])
+        if rows[-1].seq == self.mailboxes.last:  # which no row will bear witness to
+            self._run("UPDATE epoch SET high = ?", (rows[-1].seq,))
+        for box in self.mailboxes.purge((row.seq, row.box, row.sender) for row in rows):
+            self._run(
+                "INSERT INTO purged (mailbox, seq) VALUES (?, ?)"
+                " ON CONFLICT (mailbox) DO UPDATE SET seq = excluded.seq",
+                (box.key, box.purged),
+            )
 
     # --- start and end -----------------------------------------------------------------------
 
-    def _rebuild(self) -> None:
-        """Read back the queues and the ids seen, by walks along the log in its order."""
-        boxes = self._boxes
-        rows = self._database.execute(
-            "SELECT user, id, coalesce(seq, 0) FROM accounts LEFT JOIN cursors ON mailbox = id"
+    def _rebuild(self) -> Epoch:
+        """Read back the mailboxes and the ids seen, by walks along the log in its order."""
+        query = self._database.execute
+        since = self._rebuild_mailboxes()
+        self.mailboxes.expired |= dict(
+            query("SELECT seq, expired_ms FROM expiries WHERE expired_ms IS NOT NULL")
         )
-        for user, key, cursor in rows:
-            self._add_mailbox(user, Mailbox(key, cursor))
-        for seq, key in self._database.execute("SELECT seq, mailbox FROM messages ORDER BY seq"):
+        by_name = {name: self._boxes[key] for key, name in self._names.items()}
+        boxes, restore = self._boxes, self.mailboxes.restore
+        for seq, key, sender, size in query(
+            "SELECT seq, mailbox, sender, length(CAST(text AS BLOB)) FROM messages ORDER BY seq"
+        ):
+            own = by_name.get(sender)
+            if own is not None and seq <= since[sender]:
+                own = None
             box = boxes.get(key)
-            if box is not None and seq > box.cursor:
-                self.mailboxes.restore(box, seq)
+            if box is not None:
+                restore(box, own, seq, size)
+        for expires_ms, seq, key in query(
+            "SELECT expires_ms, seq, mailbox FROM expiries JOIN messages USING (seq)"
+            " WHERE expired_ms IS NULL"
+        ):
+            if key in boxes:
+                self.mailboxes.expire_at(boxes[key], seq, expires_ms)
+        epoch, last = settle(self._database, self._witness, self._highest())
+        self.mailboxes.restored(last + 1)
+        self._committed = last
         self._rebuild_ids()
-        self.mailboxes.commit()
+        return epoch
+
+    def _rebuild_mailboxes(self) -> dict[str, int]:
+        """Read back accounts, rooms, members and cursors; return since when each account sends."""
+        query = self._database.execute
+        since = {}
+        for key, user, since_seq in query("SELECT id, user, since FROM accounts"):
+            self._add(Mailbox(user, key))
+            since[user] = since_seq
+        for key, room, history in query("SELECT -id, room, history FROM rooms"):
+            self._add(Mailbox(room, key, history=bool(history)))
+        for room, user, joined_at in query("SELECT room, user, since FROM members WHERE joined"):
+            self.mailboxes.join(self.mailboxes.find(user), self.mailboxes.find(room), joined_at)
+        for key, device, seq in query("SELECT mailbox, device, seq FROM readers"):
+            self.mailboxes.restore_reader(self._boxes[key], device, seq)
+        for key, seq in query("SELECT mailbox, seq FROM purged"):
+            self._boxes[key].purged = seq
+        return since
+
+    def _highest(self) -> int:
+        """Return the highest sequence that a row bears."""
+        highest: int = self._database.execute(
+            "SELECT max(coalesce((SELECT max(seq) FROM messages), 0),"
+            " coalesce((SELECT max(seq) FROM readers), 0))"
+        ).fetchone()[0]
+        return highest
 
     def _rebuild_ids(self) -> None:
-        last = self._database.execute(
-            "SELECT max(coalesce((SELECT max(seq) FROM messages), 0),"
-            " coalesce((SELECT max(seq) FROM cursors), 0))"
-        ).fetchone()[0]
-        self.mailboxes.next_seq = last + 1
+        (first,) = self._database.execute(
+            "SELECT min(seq) FROM (SELECT seq FROM messages ORDER BY seq DESC LIMIT ?)",
+            (self._limits.dedup.ids_max,),
+        ).fetchone()
         for row in self._database.execute(
-            "SELECT sender, message_id, seq, stored_ms FROM messages WHERE seq > ? ORDER BY seq",
-            (last - self._dedup.ids_max,),
+            "SELECT sender, message_id, seq, stored_ms FROM messages WHERE seq >= ? ORDER BY seq",
+            (first,),
         ):
             self.mailboxes.remember(*row)
 
@@ -297,6 +416,7 @@ class SqliteStore:
         with suppress(sqlite3.Error):  # what was committed is in the WAL, and read back from it
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._database.close()
+        self._witness.write(self.epoch.number, self._committed)
 
 
 def _judged(error: sqlite3.Error) -> Exception:

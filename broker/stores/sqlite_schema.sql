@@ -1,7 +1,7 @@
 -- Kotak's store, version 1. One file, one broker, one connection that writes.
 --
 -- Rules for changing it:
---  1. Never edit a step that was released; add the next one in sqlite_migrations (sqlite_schema.py).
+--  1. Never edit a step that was released; add the next file, sqlite_schema_N.sql (see sqlite_schema.py).
 --  2. A step and its `user_version` are one transaction: old or new schema, never half.
 --  3. A step must not need more room than a tenth of the file; say in its comment how long it takes.
 --  4. A file of a newer version is refused, and so is one without our application_id.

@@ -1,0 +1,75 @@
+"""What handlers work on, and what they return.
+
+A handler knows neither the door that its command came through nor the engine that stores. What it
+returns becomes the reply after the batch has been committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from broker.core.accounts import Accounts
+from broker.core.model import History, Lost, Page, Receipt, Route
+from broker.core.ports import Hasher, Store
+from broker.core.rates import SendLimits, SendRates
+from broker.core.rooms import Rooms
+from broker.core.sessions import Session, SessionLimits, Sessions
+from broker.core.subscriptions import Subscriptions
+
+#: A user who was not heard for so long is not connected.
+PRESENCE_MS: Final = 60_000
+
+
+class Deferred(NamedTuple):
+    """Slow work: ``work`` runs without the baton, ``finish`` in a later batch with its outcome."""
+
+    work: Callable[[], Any]
+    finish: Callable[[Context, Any], Result]
+
+
+class Inbox(NamedTuple):
+    """A page for its reader; ``lost`` is what the reader has to be told of."""
+
+    user: str
+    page: Page
+    lost: Lost | None
+
+
+Result = Receipt | Inbox | History | Deferred | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What this broker allows."""
+
+    #: May strangers register?
+    register: bool = False
+    sessions: SessionLimits = field(default_factory=SessionLimits)
+    sends: SendLimits = field(default_factory=SendLimits)
+    presence_ms: int = PRESENCE_MS
+    #: Are senders told by a message of what has expired unread?
+    expiry_notices: bool = False
+
+
+@dataclass(slots=True)
+class Context:
+    """The service's parts; ``now_ms``, ``route`` and ``session`` are the request's."""
+
+    store: Store
+    hasher: Hasher
+    sessions: Sessions
+    accounts: Accounts
+    rooms: Rooms
+    subscriptions: Subscriptions
+    policy: Policy
+    #: None where anybody may send as fast as they can.
+    rates: SendRates | None
+    #: The broker's name and version, for `hello`.
+    server: str
+    now_ms: int = 0
+    #: The connection that the request came through.
+    route: Route = b""
+    #: Set wherever the command's `Needs` is not NOTHING.
+    session: Session = None  # type: ignore[assignment]  # an Optional would be checked everywhere

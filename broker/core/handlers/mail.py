@@ -1,0 +1,116 @@
+"""Messages: ``chat``, ``kotakmasuk``, ``ack``, ``subscribe``, ``history``, ``status``."""
+
+from __future__ import annotations
+
+from broker.core.handlers.context import Context, Inbox, Result
+from broker.core.mailbox import text_bytes
+from broker.core.model import Lost, Page
+from broker.wire import commands
+from broker.wire.errors import Code, WireError
+from broker.wire.limits import EVENT_BYTES_MAX, INBOX_BYTES_MAX, SEQ_MAX, TEXT_BYTES_MAX
+
+
+def handle_chat(ctx: Context, args: commands.ChatArgs) -> Result:
+    """Append one message to a mailbox; a repeated id gets the first answer again.
+
+    Errors: ``no_such_user``, ``no_such_room``, ``mailbox_full``, ``conflict``, ``rate_limited``,
+    ``too_large``.
+    """
+    sends = ctx.policy.sends
+    if sends.message_bytes_max < TEXT_BYTES_MAX:
+        _check_size(args.text, sends.message_bytes_max)
+    if ctx.rates is not None:
+        ctx.rates.spend(ctx.session.user, ctx.now_ms)
+    if args.to in ctx.subscriptions:
+        ctx.subscriptions.wake(args.to)
+    # One store step: duplicate check, limits and append must not come apart.
+    return ctx.store.append(
+        args.to, ctx.session.user, args.message_id, args.text, ctx.now_ms, ttl_ms=args.ttl_ms
+    )
+
+
+def handle_kotakmasuk(ctx: Context, args: commands.InboxArgs) -> Result:
+    """Return a page of what waits, taking nothing."""
+    user, after = ctx.session.user, args.after or 0
+    page = ctx.store.read(user, ctx.session.device, after, args.limit, INBOX_BYTES_MAX)
+    return Inbox(user, page, _lost(ctx, page, after, args.epoch))
+
+
+def handle_ack(ctx: Context, args: commands.AckArgs) -> Result:
+    """Move the cursor: what lies at or below it is gone for good. Idempotent."""
+    user = ctx.session.user
+    if user in ctx.subscriptions:
+        ctx.subscriptions.wake(user)
+    return {"cursor": ctx.store.acknowledge(user, ctx.session.device, args.seq)}
+
+
+def handle_subscribe(ctx: Context, args: commands.SubscribeArgs) -> Result:
+    """Push messages to this connection from now on. Errors: ``busy``."""
+    session, after = ctx.session, args.after or 0
+    page = ctx.store.read(session.user, session.device, SEQ_MAX, 0, EVENT_BYTES_MAX)
+    lost = _lost(ctx, page, after, args.epoch)
+    subscription = ctx.subscriptions.add(
+        ctx.route,
+        session.token,
+        session.user,
+        window=args.window,
+        # A position of another history is no position.
+        after=max(page.cursor, after if after <= page.last else 0),
+        now_ms=ctx.now_ms,
+    )
+    ctx.subscriptions.listen(session.user, ctx.rooms.joined(session.user))
+    answer = {
+        "subscription": subscription.number,
+        "user": session.user,
+        "name": ctx.accounts.name(session.user),
+        "window": args.window,
+        "cursor": page.cursor,
+        "epoch": ctx.store.epoch.number,
+    }
+    return answer | {"history_lost": lost._asdict()} if lost else answer
+
+
+def handle_unsubscribe(ctx: Context, _: commands.NoArgs) -> Result:
+    """Push nothing more to this connection for this session."""
+    ctx.subscriptions.end(ctx.route, ctx.session.token)
+    return {}
+
+
+def handle_history(ctx: Context, args: commands.HistoryArgs) -> Result:
+    """Return a page of what is kept, read or not. Errors: ``no_such_room``."""
+    return ctx.store.history(
+        ctx.session.user,
+        args.of,
+        before=args.before,
+        after=args.after,
+        limit=args.limit,
+        bytes_max=INBOX_BYTES_MAX,
+    )
+
+
+def handle_status(ctx: Context, args: commands.StatusArgs) -> Result:
+    """Tell the sender where a message stands. Errors: ``no_such_message``."""
+    found = ctx.store.history(
+        ctx.session.user, commands.SENT, before=None, after=args.seq - 1, limit=1, bytes_max=0
+    )
+    for message, state in zip(found.messages, found.states or (), strict=True):
+        if (message.seq, message.to) == (args.seq, args.to):
+            return {"state": state, "at_ms": message.at_ms, "id": message.message_id}
+    raise WireError(
+        Code.NO_SUCH_MESSAGE, "you sent no such message, or it is no longer kept by the broker"
+    )
+
+
+def _check_size(text: str, bytes_max: int) -> None:
+    if text_bytes(text) > bytes_max:
+        raise WireError(Code.TOO_LARGE, f"this broker takes texts of {bytes_max} bytes at most")
+
+
+def _lost(ctx: Context, page: Page, after: int, epoch: int | None) -> Lost | None:
+    """Return what a reader has to be told of, who comes with a position and its epoch."""
+    now = ctx.store.epoch
+    if epoch is not None and epoch != now.number:
+        return Lost(now.lost.first, max(now.lost.last, after))
+    if after > page.last and after != SEQ_MAX:
+        return Lost(page.last + 1, after)
+    return page.lost

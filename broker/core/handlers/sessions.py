@@ -1,0 +1,84 @@
+"""Coming and going: ``hello``, ``ping``, ``login``, ``logout``, ``user_on``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.core.handlers.context import Context, Deferred, Result
+from broker.wire import commands
+from broker.wire.errors import Code, WireError
+from broker.wire.limits import PROTOCOL_VERSION, USERS_PAGE_MAX, as_hello
+
+
+def handle_hello(ctx: Context, args: commands.HelloArgs) -> Result:
+    """Agree on the protocol version. Errors: ``unsupported_version``."""
+    if args.version != PROTOCOL_VERSION:
+        raise WireError(
+            Code.UNSUPPORTED_VERSION, f"this broker speaks version {PROTOCOL_VERSION} only"
+        )
+    return {
+        "version": PROTOCOL_VERSION,
+        "server": ctx.server,
+        "durability": ctx.store.durability,
+        "limits": as_hello() | {"text_bytes_max": ctx.policy.sends.message_bytes_max},
+    }
+
+
+def handle_ping(ctx: Context, _: commands.NoArgs) -> Result:
+    """Answer with the broker's time."""
+    return {"now_ms": ctx.now_ms}
+
+
+def handle_login(ctx: Context, args: commands.LoginArgs) -> Result:
+    """Check a password and open a session. Errors: ``bad_credentials``, ``busy``.
+
+    A hash made with other parameters than today's is replaced while the password is at hand.
+    """
+    stored = ctx.accounts.stored_hash(args.user)
+    hasher = ctx.hasher
+
+    def work() -> tuple[bool, str | None]:
+        verified = hasher.verify(stored, args.password)
+        renew = verified and hasher.needs_rehash(stored)
+        return verified, hasher.hash(args.password) if renew else None
+
+    def finish(ctx: Context, outcome: tuple[bool, str | None]) -> Result:
+        verified, renewed = outcome
+        account = ctx.accounts.check(args.user, verified, stored)
+        if renewed is not None:
+            ctx.accounts.set_password_hash(account, renewed)
+        session = ctx.sessions.open(account.user, args.device, ctx.now_ms)
+        ctx.store.acknowledge(
+            account.user, args.device, 0
+        )  # a new device has its cursor from now on
+        return {
+            "token": session.token,
+            "user": account.user,
+            "name": account.name,
+            "expires_at_ms": ctx.sessions.ends_ms(session),
+        }
+
+    return Deferred(work, finish)
+
+
+def handle_logout(ctx: Context, _: commands.NoArgs) -> Result:
+    """End the session of the token."""
+    ctx.sessions.close(ctx.session)
+    return {}
+
+
+def handle_user_on(ctx: Context, args: commands.PresenceArgs) -> Result:
+    """List who has a live session, in order of login, from the one after ``after`` on."""
+    seen = ctx.sessions.online(ctx.now_ms)
+    users = list(seen)
+    first = users.index(args.after) + 1 if args.after in seen else 0
+    page = users[first : first + USERS_PAGE_MAX]
+    listed: list[dict[str, Any]] = [
+        {"user": user, "name": ctx.accounts.name(user)} for user in page
+    ]
+    if args.detail:
+        oldest_ms = ctx.now_ms - ctx.policy.presence_ms
+        for each in listed:
+            each["seen_ms"] = seen[each["user"]]
+            each["connected"] = each["seen_ms"] >= oldest_ms
+    return {"users": listed, "more": len(users) > first + len(page)}

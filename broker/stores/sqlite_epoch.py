@@ -1,0 +1,89 @@
+"""Tells whether this database is a later state of the one that was here, or an earlier one.
+
+Beside the database lies a witness, a small file that says how far sequences had been given out. It
+is written after the fact, so that it can only lag behind; a database that is behind *it*, or that
+comes without it, was put back, and begins a new epoch. Source: docs/DURABILITY.md, "When history
+was lost".
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import sqlite3
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from broker.core.model import Epoch, Lost
+
+log = logging.getLogger("kotak.store")
+
+#: The witness's name beside the database.
+WITNESS_NAME: Final = "kotak.seen"
+#: How far a new epoch begins above all that is known to have been given out: what the witness has
+#: not seen, at a million messages a second for an hour.
+_JUMP: Final = 2**32
+#: Epochs fit every language's exact integers.
+_EPOCH_MAX: Final = 2**53
+
+
+class Seen(NamedTuple):
+    """What the witness says."""
+
+    epoch: int
+    last: int
+
+
+class Witness:
+    """The file. A disk that has no room for it does not keep the broker from serving."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> Seen | None:
+        """Return what was seen; None where there is no such file, or a spoilt one."""
+        try:
+            found = json.loads(self._path.read_text("ascii"))
+            return Seen(int(found["epoch"]), int(found["last"]))
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def write(self, epoch: int, last: int) -> None:
+        """Note how far sequences were given out and committed."""
+        new = self._path.with_name(self._path.name + ".new")
+        try:
+            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w") as file:
+                json.dump({"epoch": epoch, "last": last}, file)
+            new.replace(self._path)
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self._path.name, error.strerror)
+
+
+def settle(database: sqlite3.Connection, witness: Witness, last: int) -> tuple[Epoch, int]:
+    """Return the epoch of an opened database, and the highest sequence that counts as given out.
+
+    ``last`` is the highest that the database knows of.
+    """
+    number, first_lost, last_lost, high, witnessed = database.execute(
+        "SELECT number, first_lost, last_lost, high, witnessed FROM epoch"
+    ).fetchone()
+    last = max(last, last_lost, high)
+    seen = witness.read()
+    behind = seen is not None and (seen.epoch != number or seen.last > last)
+    if behind or (seen is None and witnessed):
+        first_lost = last + 1
+        last = last_lost = max(last, seen.last if seen is not None else 0) + _JUMP
+        number = 1 + secrets.randbelow(_EPOCH_MAX - 1)
+        log.warning(
+            "the database is not the latest that was here: it begins a new epoch, and clients are "
+            "told that messages may be lost"
+        )
+    database.execute(
+        "UPDATE epoch SET number = ?, first_lost = ?, last_lost = ?, witnessed = 1",
+        (number, first_lost, last_lost),
+    )
+    witness.write(number, last)
+    return Epoch(number, Lost(first_lost, last_lost)), last
