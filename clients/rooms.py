@@ -51,7 +51,7 @@ class Rooms:
     def invite(self, room: str, user: str, *, timeout_ms: int | None = None) -> None:
         """Let ``user`` join a room that one is in; the broker tells that user by a notice.
 
-        Errors: `NoSuchRoom` (also where one is not in it), `NoSuchUser`.
+        Errors: `NoSuchRoom` (also where one is not in it), `NoSuchUser`, `TooMany` (that user's).
         """
         self._ask(exchanges.room_invite(room, user), timeout_ms)
 
@@ -63,9 +63,9 @@ class Rooms:
         return self._ask(exchanges.room_join(room), timeout_ms)
 
     def leave(self, room: str, *, timeout_ms: int | None = None) -> None:
-        """Leave a room; the last one to leave removes it with what was said. Twice is no error.
+        """Leave a room, or decline an invitation; twice is no error.
 
-        Errors: `NoSuchRoom`.
+        The last one to leave removes the room with what was said in it.
         """
         self._ask(exchanges.room_leave(room), timeout_ms)
 

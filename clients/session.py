@@ -55,10 +55,7 @@ SLOW: Final = frozenset({"login", "auth", "register", "passwd", "user_add", "use
 #: The commands whose order is promised.
 ORDERED: Final = frozenset({"chat", "send"})
 #: What a repeated command is answered when its first copy, whose answer was lost, did the work.
-DONE_BEFORE: Final[Mapping[str, Code]] = {
-    "logout": Code.UNAUTHORIZED,
-    "room_leave": Code.NO_SUCH_ROOM,  # the last one to leave removes the room
-}
+DONE_BEFORE: Final[Mapping[str, Code]] = {"logout": Code.UNAUTHORIZED}
 
 
 class Session:

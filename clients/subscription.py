@@ -288,11 +288,15 @@ class Subscription:
         self._last = max(self._last, answer.cursor)
         self._epoch = answer.epoch
         if answer.history_lost is not None:
-            self._note_loss(Loss(self._token, answer.epoch, *answer.history_lost))
+            self._note_loss(Loss(self._token, answer.epoch, *answer.history_lost), answer.cursor)
         self._report()
 
-    def _note_loss(self, loss: Loss) -> None:
-        # A broker may say it at each subscribe until its reader acknowledges; once is enough.
+    def _note_loss(self, loss: Loss, cursor: int) -> None:
+        if loss.last < self._last:
+            return  # read messages are kept for a while only, and this reader has got these
+        if loss.first <= self._last:
+            self._last = cursor  # a position in what was lost is none: the broker begins there
+        # The broker may say it at each subscribe until its reader acknowledges; once is enough.
         if loss != self._requests.loss_told:
             self._loss = loss
             self._wake()

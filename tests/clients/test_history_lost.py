@@ -12,6 +12,7 @@ import pytest
 from broker.wire.envelope import Request, encode_event, encoder
 from broker.wire.errors import Code
 from clients import AsyncClient, Client, HistoryLost, InternalError, Message, Unauthorized
+from clients.subscription import Loss
 from tests.clients.fake_broker import RESULTS, Answer, FakeBroker
 from tests.clients.subscription_desk import WINDOW, Desk, acks, written
 
@@ -144,6 +145,59 @@ def test_a_loss_that_nobody_was_told_of_is_told_by_the_next_subscription() -> No
     desk.bench.ok(subscribe[0], answer)
     with pytest.raises(HistoryLost):
         desk.next()
+
+
+def test_a_position_that_was_never_given_out_hides_no_message() -> None:
+    """The broker begins at the cursor then, and its sequences may go on below that position."""
+    desk = Desk(after=100, answer=False)
+    desk.answer_subscribe(cursor=3, epoch=5, history_lost={"first": 51, "last": 100})
+    with pytest.raises(HistoryLost):
+        desk.next()
+    desk.push(50, 51, after=3)
+    assert desk.read() == [50, 51]
+
+
+def test_the_same_holds_for_the_loop_that_is_entered_again_with_that_position() -> None:
+    desk = Desk(answer=False)
+    desk.bench.session.loss_told = Loss("t", 5, 51, 100)
+    desk.leave()
+    desk.subscription = desk.subscribe(after=100)
+    (subscribe,) = [request for request in desk.sent() if request[1] == "subscribe"]
+    answer = {"cursor": 3, "epoch": 5, "history_lost": {"first": 51, "last": 100}}
+    desk.bench.ok(subscribe[0], {"subscription": 9, **answer})
+    desk.push(51, after=3, number=9)
+    assert desk.read() == [51]
+
+
+def test_a_broker_that_begins_behind_the_position_all_the_same_is_asked_again() -> None:
+    desk = Desk(answer=False)
+    desk.answer_subscribe(epoch=5)
+    desk.push(10, after=0)
+    desk.work(1)
+    request = desk.break_connection()
+    answer = {"subscription": 1, "cursor": 3, "epoch": 6, "history_lost": LOST}
+    desk.bench.ok(request[0], answer)
+    with pytest.raises(HistoryLost):
+        desk.next()
+    desk.push(21, after=10)
+    (again,) = [request for request in desk.sent() if request[1] == "subscribe"]
+    assert again[3] == {"window": WINDOW, "after": 3, "epoch": 6}
+    desk.bench.ok(again[0], {"subscription": 2, "cursor": 3, "epoch": 6})
+    desk.push(5, 21, after=3, number=2)
+    assert desk.read() == [5, 21]
+
+
+def test_messages_that_were_received_before_they_were_deleted_are_not_lost() -> None:
+    desk = Desk(answer=False)
+    desk.answer_subscribe(epoch=5)
+    desk.push(1, 2, 3, after=0)
+    desk.read()
+    request = desk.break_connection()
+    answer = {"cursor": 0, "epoch": 5, "history_lost": {"first": 1, "last": 2}}
+    desk.bench.ok(request[0], {"subscription": 1, **answer})
+    assert not desk.subscription.done
+    desk.push(4, after=3)
+    assert desk.read() == [4]
 
 
 def test_a_session_that_ended_is_told_rather_than_what_it_lost() -> None:

@@ -8,7 +8,6 @@ from broker.wire.errors import Code
 from clients.errors import (
     Busy,
     InternalError,
-    NoSuchRoom,
     RateLimited,
     RequestError,
     RequestTimeout,
@@ -142,27 +141,14 @@ def test_an_internal_fault_is_repeated_once() -> None:
     assert type(call.error) is InternalError
 
 
-@pytest.mark.parametrize(
-    ("command", "code"), [("logout", Code.UNAUTHORIZED), ("room_leave", Code.NO_SUCH_ROOM)]
-)
-def test_a_repeated_command_that_finds_its_work_done_has_succeeded(
-    command: str, code: Code
-) -> None:
+def test_a_repeated_logout_whose_session_is_gone_has_succeeded() -> None:
     bench = Bench()
-    call = bench.call(command)
+    call = bench.call("logout")
     bench.turn()
     bench.session.lost(bench.now, "gone")
     bench.wait_for_send(at_most_ms=BACKOFF_MS_MAX)
-    bench.error(call, code)
+    bench.error(call, Code.UNAUTHORIZED)
     assert call.value() == {}
-
-
-def test_a_first_leave_of_a_room_that_is_not_there_has_failed() -> None:
-    bench = Bench()
-    call = bench.call("room_leave")
-    bench.turn()
-    bench.error(call, Code.NO_SUCH_ROOM)
-    assert isinstance(call.error, NoSuchRoom)
 
 
 def test_silence_after_a_repetition_is_a_timeout_whatever_was_answered_before() -> None:
