@@ -37,6 +37,9 @@ _INTERNAL: Final = WireError(Code.INTERNAL, "a fault of the broker; its log says
 
 _log = logging.getLogger("kotak.text")
 
+#: Puts a protocol between each socket and its connection; see `broker.transports.tls.TlsDoor`.
+Guard = Callable[[Callable[[], asyncio.BufferedProtocol]], Callable[[], asyncio.BaseProtocol]]
+
 
 class Broker(Protocol):
     """What the door needs of a client of the broker."""
@@ -101,13 +104,19 @@ class TextGateway:
     def connections(self) -> int:
         return len(self._connections)
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listen, and return the address bound (port 0 picks one). Errors: `OSError`."""
+    async def start(self, host: str, port: int, *, guard: Guard | None = None) -> tuple[str, int]:
+        """Listen, and return the address bound (port 0 picks one). ``guard`` encrypts.
+
+        Errors: `OSError`.
+        """
         loop = asyncio.get_running_loop()
+
+        def connection() -> _Connection:
+            return _Connection(self)
+
+        make = guard(connection) if guard else connection
         # A backlog of 1024: the clients of a whole course come in the same second.
-        self._server = await loop.create_server(
-            lambda: _Connection(self), host, port, backlog=1_024
-        )
+        self._server = await loop.create_server(make, host, port, backlog=1_024)
         bound = self._server.sockets[0].getsockname()
         return bound[0], bound[1]
 
