@@ -39,6 +39,7 @@ FLOORS: Final[Mapping[str, int]] = {
     "broker.server": 3,
     "broker.admin": 3,
     "broker.cli": 4,
+    "broker.embedding": 4,
 }
 #: What the clients may import of the broker.
 CLIENTS_IMPORT: Final = "broker.wire"
