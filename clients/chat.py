@@ -18,7 +18,7 @@ from clients.calls import MAY_BE_STORED, Calls, read_inbox, sentence, waiting_no
 from clients.chat_help import about, overview
 from clients.chat_rooms import Refused, history, room, status
 from clients.display import lost_text, message_text, person, presence_text, safe_line
-from clients.errors import ConnectionFailed, KotakError, Unauthorized
+from clients.errors import ConnectionFailed, KotakError, RequestTimeout, Unauthorized
 from clients.results import Inbox, Message
 
 NOT_AUTHORIZED: Final = "Error, not authorized"
@@ -146,6 +146,11 @@ class Chat:
         self.failed = True
         self._say(words)
 
+    def _what(self, error: KotakError) -> str:
+        if self._in_doubt and isinstance(error, RequestTimeout):
+            return "the broker did not answer in time"  # its own sentence speaks of message ids
+        return sentence(error)
+
     def _doubt(self) -> str:
         """Return what follows an error, where a message may be stored all the same."""
         return f"; {UNKNOWN_OUTCOME}" if self._in_doubt else ""
@@ -160,7 +165,7 @@ class Chat:
             self._forget_session()
             self._fail(NOT_AUTHORIZED)
         except KotakError as error:
-            self._fail(f"Error, {sentence(error)}{self._doubt()}")
+            self._fail(f"Error, {self._what(error)}{self._doubt()}")
         except UnicodeError:
             self._fail("Error, the line is not valid UTF-8")
 

@@ -22,53 +22,59 @@ TOPICS: Final[Mapping[str, Topic]] = {
         "login USER",
         "log in; the password is asked for, hidden",
         """\
-login USER PASSWORD works too, but shows the password. Another login changes the user: one chat
-serves several, one after the other, and ends all their sessions when it ends.""",
+login USER PASSWORD works too, but shows the password. Another login changes
+the user: one chat serves several, one after the other, and ends the sessions
+of all of them when it ends.""",
     ),
     "chat": Topic(
         "chat USER TEXT...",
         "send a message; USER may be a #room",
         """\
-Once it says "message sent", the message is stored, and waits until its reader has taken it. Where
-no answer came, the same line typed again settles it: the message is stored once.""",
+Once it says "message sent", the message is stored, and waits until its reader
+has taken it. Where no answer came, type the same line next: it is then sent,
+and just once.""",
     ),
     "kotakmasuk": Topic(
         "kotakmasuk",
-        "show the waiting messages; they are then gone from the inbox",
+        "show the waiting messages, and take them from the inbox",
         """\
-Those of your rooms are among them. At a terminal messages also appear as they arrive; they wait all
-the same. What was taken is still to be seen with history.""",
+Those of your rooms are among them. At a terminal messages also appear as they
+arrive, and wait all the same. What was taken can still be seen with history,
+for as long as the broker keeps it.""",
     ),
     "user_on": Topic(
         "user_on [detail]",
-        "list the users who are logged in; detail: who is connected",
-        "With detail, users who are not connected now are shown with when they last were.",
+        "list who is logged in; detail: who is connected",
+        "With detail, the others are shown with how long ago they were.",
     ),
     "history": Topic(
         "history [sent | #ROOM]",
         "show what was sent to you, by you, or in a room",
         """\
-The newest 20, oldest first, read or unread; nothing is taken. The number before a message is its
-sequence: history before 17 shows what was sent before that one, history after 17 what came behind
-it. history sent also tells where each message stands.""",
+The newest 20, oldest first, read or unread; nothing is taken. The number
+before a message is its sequence. To see others, add it: history before 17,
+history sent after 17. Of what you have sent, each line says where it stands.""",
     ),
     "status": Topic(
         "status TO SEQUENCE",
         "say where a message stands that you have sent",
-        "history sent shows the sequences. What is said in a room is stored there, and no more.",
+        """\
+history sent shows the sequences. Of what was said in a room it is told that
+it is stored there, and not who has read it.""",
     ),
     "room": Topic(
         "room COMMAND",
-        "list, create, invite, join, leave, members",
+        "rooms: list, create, invite, join, leave, members",
         """\
 room list                 your rooms, and those that you are invited to
-room create #ROOM         make a room; behind it may stand open (anybody may join) and history
-                          (newcomers may read what was said before)
+room create #ROOM         make a room, which its members let others into; add
+                          open to let anybody in, history to let newcomers
+                          read what was said before
 room invite #ROOM USER    let a user join a room that you are in
-room join #ROOM           become a member: what is said from now on is yours to read
-room leave #ROOM          leave a room; with its last member it goes, and all in it
+room join #ROOM           become a member: what is said from now on you read
+room leave #ROOM          leave; with its last member a room goes, and all in it
 room members #ROOM        who is in a room that you are in
-chat #ROOM TEXT           say something there""",
+chat #ROOM TEXT...        say something there""",
     ),
     "logout": Topic("logout", "end the session", "The other sessions of this chat live on."),
     "help": Topic("help [COMMAND]", "this page, or more about one command", ""),
@@ -87,8 +93,8 @@ def overview() -> str:
     return "\n".join(
         [
             *lines,
-            f"{', '.join(names)} and {last} are other names of",
-            f"{', '.join(meant)} and {meant_last}.",
+            f"{', '.join(names)} and {last} are other names of"
+            f" {', '.join(meant)} and {meant_last}.",
         ]
     )
 
@@ -98,7 +104,7 @@ def about(name: str) -> str | None:
     topic = TOPICS.get(ALIASES.get(name, name))
     if topic is None:
         return None
-    others = [alias for alias, canonical in ALIASES.items() if TOPICS[canonical] is topic]
-    does = f"{topic.does[0].upper()}{topic.does[1:]}."
-    also = [f"{others[0]} is another name of it."] if others else []
-    return "\n".join([topic.usage, does, *([topic.more] if topic.more else []), *also])
+    other = [alias for alias, canonical in ALIASES.items() if TOPICS[canonical] is topic]
+    also = [f"{each} is another name of it." for each in other]
+    more = [topic.more] if topic.more else []
+    return "\n".join([f"{topic.usage}: {topic.does}", *more, *also])
