@@ -90,13 +90,8 @@ def overview() -> str:
     lines = [f"{topic.usage:<{_WIDTH}}  {topic.does}" for topic in TOPICS.values()]
     *names, last = ALIASES
     *meant, meant_last = ALIASES.values()
-    return "\n".join(
-        [
-            *lines,
-            f"{', '.join(names)} and {last} are other names of"
-            f" {', '.join(meant)} and {meant_last}.",
-        ]
-    )
+    others = f"{', '.join(names)} and {last} stand for {', '.join(meant)} and {meant_last}."
+    return "\n".join([*lines, others])
 
 
 def about(name: str) -> str | None:
