@@ -15,13 +15,16 @@ from clients.text_connection import TextConnection
 
 
 def test_a_message_goes_through_a_broker_of_this_process() -> None:
-    with Broker(users={"ann": "secret", "bob": "secret"}) as broker:
-        with Client(broker.address) as ann, Client(broker.address) as bob:
-            ann.login("ann", "secret")
-            bob.login("bob", "secret")
-            receipt = ann.send("bob", "hi")
-            assert receipt.durability == "memory"
-            assert [each.text for each in bob.inbox().messages] == ["hi"]
+    with (
+        Broker(users={"ann": "secret", "bob": "secret"}) as broker,
+        Client(broker.address) as ann,
+        Client(broker.address) as bob,
+    ):
+        ann.login("ann", "secret")
+        bob.login("bob", "secret")
+        receipt = ann.send("bob", "hi")
+        assert receipt.durability == "memory"
+        assert [each.text for each in bob.inbox().messages] == ["hi"]
 
 
 def test_two_of_them_know_nothing_of_each_other() -> None:
@@ -47,10 +50,12 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_durable_one_finds_its_messages_again(tmp_path: Path) -> None:
     folder = str(tmp_path / "data")
-    with Broker(store="sqlite:", data=folder, users={"ann": "secret"}) as broker:
-        with Client(broker.address) as client:
-            client.login("ann", "secret")
-            assert client.send("ann", "to myself").durability == "fsync"
+    with (
+        Broker(store="sqlite:", data=folder, users={"ann": "secret"}) as broker,
+        Client(broker.address) as client,
+    ):
+        client.login("ann", "secret")
+        assert client.send("ann", "to myself").durability == "fsync"
     with Broker(store="sqlite:", data=folder) as broker, Client(broker.address) as client:
         client.login("ann", "secret")
         assert [each.text for each in client.inbox().messages] == ["to myself"]
