@@ -71,7 +71,7 @@ def status_text(to: str, seq: int, status: Status) -> str:
         words = "stored in the room"  # more is never told of one
     else:
         words = _STANDS.get(status.state, status.state)
-    return safe_line(f"message {seq} to {to}: {words} ({local_time(status.at_ms)})")
+    return safe_line(f"message {seq} to {to}, sent {local_time(status.at_ms)}: {words}")
 
 
 def status_json(status: Status) -> str:

@@ -120,7 +120,7 @@ def test_what_was_sent_tells_where_it_stands(table: Table) -> None:
         "1  [TIME] to shafwa, acknowledged: hai",
         "2  [TIME] to mamang, stored: hai",
     ]
-    assert table.type("status shafwa 1") == ["message 1 to shafwa: acknowledged (TIME)"]
+    assert table.type("status shafwa 1") == ["message 1 to shafwa, sent TIME: acknowledged"]
 
 
 def test_lost_history_is_told_before_what_is_left(table: Table) -> None:

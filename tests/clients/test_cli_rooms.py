@@ -324,7 +324,7 @@ def test_status_says_in_words_where_a_message_stands(
     monkeypatch.setattr("tests.clients.fake_calls.FakeClient._state", lambda *_: state)
     capsys.readouterr()
     assert as_fadly("status", "shafwa", "1") == 0
-    assert without_times(capsys.readouterr().out) == [f"message 1 to shafwa: {words} (TIME)"]
+    assert without_times(capsys.readouterr().out) == [f"message 1 to shafwa, sent TIME: {words}"]
     assert as_fadly("status", "shafwa", "1", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer == {"state": state, "at_ms": 1_700_000_000_000, "id": "id1"}
@@ -338,7 +338,7 @@ def test_a_message_in_a_room_is_stored_there_and_no_more_is_told(
     capsys.readouterr()
     assert as_fadly("status", "#team", "1") == 0
     assert without_times(capsys.readouterr().out) == [
-        "message 1 to #team: stored in the room (TIME)"
+        "message 1 to #team, sent TIME: stored in the room"
     ]
 
 
