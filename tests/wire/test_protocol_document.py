@@ -64,7 +64,7 @@ def test_the_table_of_limits_is_what_hello_tells() -> None:
     assert numbers == {
         "reply frame": limits.REPLY_BYTES_MAX,
         "unread messages a mailbox, messages kept of a room": Config().mailbox_messages_max,
-        "... and their text": getattr(Config(), "mailbox_bytes_max", 1_073_741_824),
+        "... and their text": Config().mailbox_bytes_max,
         "line on the text door": limits.LINE_BYTES_MAX,
         "subscriptions a user": limits.SUBSCRIPTIONS_PER_USER_MAX,
         "devices a user": limits.DEVICES_PER_USER_MAX,
