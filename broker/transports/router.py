@@ -14,6 +14,7 @@ from typing import Final
 
 import zmq
 
+from broker.transports.zap import DOMAIN
 from broker.wire.limits import FRAME_BYTES_MAX, FRAMES_PER_MESSAGE_MAX
 
 #: Messages taken in one turn at most: bounds the time to the first reply and the commit's size.
@@ -56,12 +57,20 @@ Arrival = tuple[bytes, list[bytes] | None]
 
 
 class Router:
-    """The ROUTER socket and the bell that wakes the one who waits on it."""
+    """The ROUTER socket and the bell that wakes the one who waits on it.
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    With ``curve_secret`` (40 characters of Z85) it takes encrypted connections only, those that the
+    context's ZAP handler admits; ``inproc`` ones are not touched by that.
+    """
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], *, curve_secret: str | None = None
+    ) -> None:
         self._socket = context.socket(zmq.ROUTER)
         for option, value in _OPTIONS.items():
             self._socket.setsockopt(option, value)
+        if curve_secret is not None:
+            self._encrypt(curve_secret)
         self._bell = context.socket(zmq.PAIR)
         self._bell_rope = context.socket(zmq.PAIR)
         for end in (self._bell, self._bell_rope):
@@ -73,6 +82,13 @@ class Router:
         self._watched = [(self._socket, zmq.POLLIN), (self._bell, zmq.POLLIN)]
         #: Replies that could not be handed over, by reason, for the metrics page.
         self.dropped: Counter[str] = Counter()
+
+    def _encrypt(self, secret: str) -> None:
+        self._socket.setsockopt(zmq.CURVE_SERVER, 1)
+        self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret.encode())
+        # Both, or libzmq admits any key where no handler answers.
+        self._socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
+        self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
     def bind(self, address: str) -> str:
         """Open a door; return its address, with the port that was picked for port 0.
