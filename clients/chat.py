@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import ClassVar, Final, NamedTuple
@@ -30,6 +31,8 @@ TOKEN_CHARS_SHOWN: Final = 8
 #: Names kept for completion, and sessions to be ended: more than anybody types in an evening.
 NAMES_MAX: Final = 1_000
 SESSIONS_MAX: Final = 100
+#: What was typed is pushed back, by a room, at once or soon.
+TYPED_MAX: Final = 100
 
 #: Leaving waits so long for the sessions to be ended; a broker that is gone must not hold it.
 LEAVE_MS: Final = 2_000
@@ -83,6 +86,8 @@ class Chat:
         self._waiting = partial(waiting_notice, address)
         self._opened: list[str] = []
         self._unanswered: Unanswered | None = None
+        #: Senders and ids of the last messages that were typed here.
+        self._typed: deque[tuple[str, str]] = deque(maxlen=TYPED_MAX)
         #: Whether the line in hand may have stored a message that nobody has confirmed.
         self._in_doubt = False
         self.address = address
@@ -128,6 +133,14 @@ class Chat:
     def interrupted(self) -> None:
         """Say what is to be said when the line that is being carried out was given up."""
         self._fail(f"Error, interrupted{self._doubt()}")
+
+    def arrived(self, message: Message, *, reader: str) -> None:
+        """As `show`, of one that was pushed: not what was just typed here, to a room of one's own.
+
+        Called by another thread.
+        """
+        if not (message.room and (message.sender, message.id) in self._typed):
+            self.show(message, reader=reader)
 
     def end_sessions(self, reopen: Callable[[str], Calls]) -> None:
         """End every session that this chat opened; the first one that fails ends the attempt.
@@ -200,6 +213,7 @@ class Chat:
         again = last is not None and last[:3] == (self._user, to, text)
         message_id = last.message_id if last and again else str(uuid.uuid4())
         self._unanswered = None
+        self._typed.append((self._user, message_id))
         try:
             with self._waiting():
                 self._client.send(to, text, message_id=message_id)

@@ -121,7 +121,7 @@ def _run_terminal(chat: Chat, live: LiveInbox) -> None:
         for line in _typed_lines(chat):
             if not _handle(chat, line):
                 return
-            live.follow(chat.token, partial(chat.show, reader=chat.reader))
+            live.follow(chat.token, partial(chat.arrived, reader=chat.reader))
 
 
 def _handle(chat: Chat, line: str) -> bool:

@@ -12,6 +12,7 @@ from broker.wire.commands import ALIASES
 from clients.chat import LEAVE_MS, UNKNOWN_COMMAND, UNKNOWN_OUTCOME, Chat
 from clients.errors import ConnectionFailed, RequestTimeout
 from clients.prompt import ChatCompleter
+from clients.results import Message
 from tests.clients.fake_calls import FakeBroker, FakeClient
 
 ADDRESS = "tcp://127.0.0.1:8890"
@@ -64,6 +65,26 @@ def test_a_room_from_its_making_to_its_leaving(table: Table) -> None:
     table.broker.room("#all", "shafwa", open=True)
     assert table.type("room join #all") == ["joined #all (2 members)"]
     assert not table.chat.failed
+
+
+def test_what_was_typed_here_is_not_shown_again_when_its_room_pushes_it(table: Table) -> None:
+    table.broker.room("#team", "fadly")
+    table.type("chat #team typed here")
+    (sent_id,) = table.broker.sent_ids
+    here = Message(1, 0, "fadly", "Fadly", sent_id, "typed here", "#team")
+    said = len(table.said)
+    for message in (
+        here,
+        here._replace(id="of another session", text="typed on the phone"),
+        here._replace(sender="shafwa", text="with the same id"),
+        here._replace(room=None, text="to myself alone"),
+    ):
+        table.chat.arrived(message, reader="Fadly")
+    assert [line.rpartition(": ")[2] for line in table.said[said:]] == [
+        "typed on the phone",
+        "with the same id",
+        "to myself alone",
+    ]
 
 
 @pytest.mark.parametrize(
