@@ -83,9 +83,9 @@ class RoomCommand(NamedTuple):
 
 def room(client: Calls, words: list[str]) -> list[str]:
     """Carry out ``room COMMAND ...``. Errors: `Refused`."""
-    if words == ["list"]:
-        return room_lines(client.rooms.list()) or ["no rooms"]
     name, *rest = words or [""]
+    if name == "list":
+        return room_lines(client.rooms.list()) or ["no rooms"]
     command = ROOM_COMMANDS.get(name)
     if command is None:
         raise Refused(_unknown(name))
@@ -102,12 +102,12 @@ def _unknown(name: str) -> str:
     known = ["list", *ROOM_COMMANDS]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    return f"behind room stands list, create, invite, join, leave or members{hint}"
+    return f"room takes list, create, invite, join, leave or members{hint}"
 
 
 def _create(client: Calls, name: str, words: list[str]) -> list[str]:
     if not set(words) <= {"open", "history"}:
-        raise Refused("behind the name of a new room may stand: open, history")
+        raise Refused("a new room may be open, history or both: nothing else may follow its name")
     made = client.rooms.create(name, open="open" in words, history="history" in words)
     return [made_text(made)]
 

@@ -129,6 +129,7 @@ def _handle(chat: Chat, line: str) -> bool:
     try:
         return chat.handle(line)
     except KeyboardInterrupt:
+        write_line("")  # behind the terminal's own "^C"
         chat.interrupted()
         return True
 

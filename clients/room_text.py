@@ -62,7 +62,8 @@ def invited_text(room: str, user: str) -> str:
 
 
 def left_text(room: str) -> str:
-    return safe_line(f"left {room}")
+    # True as well where one was not in it: the broker does not tell these apart.
+    return safe_line(f"you are not in {room} any more")
 
 
 def room_json(room: Room) -> str:

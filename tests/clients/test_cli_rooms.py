@@ -410,7 +410,7 @@ def test_the_life_of_a_room(as_fadly: Kotak, broker: FakeBroker, capsys: Capture
         "#plan  1 member, by invitation, owner shafwa; you are invited",
     ]
     assert said("join", "#plan") == ["joined #plan (2 members)"]
-    assert said("leave", "plan") == ["left #plan"]
+    assert said("leave", "plan") == ["you are not in #plan any more"]
     assert broker.members["#plan"] == ["shafwa"]
 
 
