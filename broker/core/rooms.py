@@ -6,6 +6,7 @@ Source: docs/PROTOCOL.md, "rooms", "room_join", "room_invite".
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from broker.core.mailboxes import no_such_room
 from broker.core.model import Membership, Room
@@ -31,8 +32,15 @@ class Rooms:
         return [each.room for each in self._store.find_all(Membership, of=user) if each.joined]
 
     def create(self, room: Room) -> None:
-        """Make a room with its owner in it. Errors: ``room_exists``, ``too_many``."""
-        if self._store.find(Room, room.room) is not None:
+        """Make a room with its owner in it. Errors: ``room_exists``, ``too_many``.
+
+        Made again as it was, by its owner: that is the repetition of a request without an answer.
+        """
+        found = self._store.find(Room, room.room)
+        if found is not None:
+            mine = self._store.find(Membership, (room.room, room.owner))
+            if replace(found, members=room.members) == room and mine is not None and mine.joined:
+                return
             raise WireError(Code.ROOM_EXISTS, "that room's name is taken: choose another")
         self._check_number(room.owner)
         self._store.put(room)
