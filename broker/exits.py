@@ -27,6 +27,7 @@ class Exit(IntEnum):
     ADDRESS_TAKEN = 4, "an address to listen on is taken, or not ours"
     DATA_FOLDER = 5, "the data folder is unusable, damaged, foreign, or in use by another broker"
     DISK_FAILED = 6, "the disk failed while serving; start again to recover"
+    GATE_FAILED = 7, "the encrypted door does not hold: strangers come in, or nobody does"
 
 
 class ExitError(Exception):

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from broker.server.assembly import WallClock, make_service, make_store, make_tok
 from broker.stores.folder import ADMIN_FILE, DataFolder, FolderHeldError, was_used
 from broker.wire.envelope import decode_reply, encode_request, encoder
 from clients import Client
+from clients.curve_keys import Curve
 
 log = logging.getLogger("kotak.server")
 
@@ -75,8 +77,8 @@ def open_admin(config: Config, *, create: bool) -> Iterator[OfflineAdmin | Onlin
         _require_ours(config.data, create=create)
         folder = DataFolder(config.data)
     except FolderHeldError:
-        address, token = _read(config.data / ADMIN_FILE)
-        with Client(address, token=token, timeout_ms=_TIMEOUT_MS) as client:
+        address, token, curve = _read(config.data / ADMIN_FILE)
+        with Client(address, token=token, timeout_ms=_TIMEOUT_MS, curve=curve) as client:
             yield OnlineAdmin(client)
         return
     except StoreUnusableError as error:
@@ -130,8 +132,8 @@ def _no_accounts(path: Path) -> ExitError:
     )
 
 
-def publish(folder: DataFolder, address: str, token: str) -> None:
-    """Write down how to administer the broker that holds this folder.
+def publish(folder: DataFolder, address: str, token: str, curve: Curve | None = None) -> None:
+    """Write down how to administer the broker that holds this folder; ``curve`` where it encrypts.
 
     A full disk does not keep it from serving: then ``kotak user`` waits for the next start.
     """
@@ -139,7 +141,7 @@ def publish(folder: DataFolder, address: str, token: str) -> None:
     try:
         handle = os.open(folder.admin_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w") as file:
-            json.dump({"zmq": address, "token": token}, file)
+            json.dump({"zmq": address, "token": token, "curve": curve and asdict(curve)}, file)
     except OSError as error:
         log.warning("kotak user cannot reach this broker: %s: %s", ADMIN_FILE, error.strerror)
         withdraw(folder)
@@ -150,11 +152,12 @@ def withdraw(folder: DataFolder) -> None:
     folder.admin_file.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> tuple[str, str]:
+def _read(path: Path) -> tuple[str, str, Curve | None]:
     try:
         found = json.loads(path.read_text())
-        return str(found["zmq"]), str(found["token"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        curve = found.get("curve")
+        return str(found["zmq"]), str(found["token"]), Curve(**curve) if curve else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ExitError(
             Exit.UNREACHABLE,
             f"a broker holds {path.parent}, but {path.name} in it cannot be read: "

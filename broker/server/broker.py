@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import threading
 import time
@@ -18,16 +17,21 @@ from broker import logs
 from broker.config import Address, Config
 from broker.core.model import Account
 from broker.core.ports import Hasher, Store
+from broker.exits import Exit, ExitError
 from broker.metrics import Metrics
 from broker.passwords import Argon2Hasher
 from broker.server.access import publish, withdraw
 from broker.server.assembly import WallClock, make_service, make_store, make_token
+from broker.server.gate import Gate
 from broker.server.listening import refused_address, require_encrypted, require_free
-from broker.server.text_door import Figure, TextDoor
+from broker.server.private_folder import require_private
+from broker.server.text_door import Figure, TextDoor, open_tls
 from broker.stores import AnyStore
 from broker.stores.folder import DataFolder, was_used
+from broker.transports.private_file import SecretFileError
 from broker.transports.router import Router
 from broker.transports.status import Status
+from broker.transports.tls import TlsDoor
 from broker.workers import WorkerPool
 
 log = logging.getLogger("kotak.server")
@@ -54,6 +58,15 @@ _TEXT_COUNTERS: Final[Mapping[Figure, str]] = {
     "untaken": "Text inbox replies whose messages were not acknowledged, and will be read again",
     "faults": "Text lines that met a fault of the broker",
 }
+#: What ends a broker that runs, and what helps.
+_DISK_FAILED: Final = (
+    Exit.DISK_FAILED,
+    "the disk failed: nothing more is accepted. Start again to recover",
+)
+_GATE_FAILED: Final = (
+    Exit.GATE_FAILED,
+    "the encrypted zmq door let a stranger in: it is closed. Start again, and look at the log",
+)
 #: Seconds between looks at whether the slow requests are done.
 _DRAIN_POLL_S: Final = 0.01
 
@@ -72,15 +85,18 @@ class Doors(NamedTuple):
 class Server:
     """A broker in this process. `start` it once, `stop` it once.
 
-    ``failed`` is set when the store can no longer be trusted: stop, and start anew to recover.
-    ``ending`` is set with it, and by whoever wants the broker to end.
+    ``failed`` is set when it cannot go on, and ``failure`` says why: stop, and start anew to
+    recover. ``ending`` is set with it, and by whoever wants the broker to end.
     """
 
     def __init__(self, config: Config, *, hasher: Hasher | None = None) -> None:
         self._config = config
         self._hasher = hasher or Argon2Hasher()
         self._parts = ExitStack()
+        self._gate: Gate | None = None
+        self._tls: TlsDoor | None = None
         self.failed = threading.Event()
+        self.failure: ExitError | None = None
         self.ending = threading.Event()
 
     def start(self) -> Doors:
@@ -89,12 +105,20 @@ class Server:
         Errors: `StoreUnusableError`, `ExitError` (an address is taken, a door is exposed).
         """
         require_encrypted(self._config, "zmq", "text", "http")
-        os.umask(0o077)  # whatever is made from here on is for our own eyes
         _raise_open_files(self._config.text_connections_max + _OPEN_FILES_SPARE)
         with self._parts as opened:
             doors = self._open()
             self._parts = opened.pop_all()
         return doors
+
+    def reload(self) -> None:
+        """Read certificate and enrolled keys anew, for the connections to come.
+
+        What cannot be read is told in the log, and the former ones stand. From any thread.
+        """
+        for name, part in (("curve_clients", self._gate), ("tls_cert", self._tls)):
+            if part is not None:
+                reload_logged(name, part)
 
     def stop(self) -> None:
         """Finish what is under way and close everything; a second call does nothing.
@@ -109,10 +133,13 @@ class Server:
 
     def _open(self) -> Doors:
         config, close_later = self._config, self._parts.callback
+        self._gate = Gate(config) if config.curve_key else None
+        self._tls = open_tls(config)
         if not was_used(config.data):  # else "another broker is running on it" may say more
             require_free(config)
         folder = DataFolder(config.data)
         close_later(folder.close)
+        require_private(folder)
         store = make_store(config, folder)
         close_later(store.close)
         if config.demo:
@@ -120,7 +147,10 @@ class Server:
         self._service = make_service(config, store, self._hasher)
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         close_later(context.term)
-        self._router = Router(context)
+        if self._gate is not None:
+            close_later(self._gate.stop)
+            self._gate.start(context)
+        self._router = Router(context, curve_secret=self._gate.secret if self._gate else None)
         close_later(self._router.close)
         zmq_address = self._bind()
         self._pool = WorkerPool(
@@ -128,27 +158,33 @@ class Server:
             self._service,
             threads=config.workers,
             clock_ms=WallClock(),
-            on_failure=self._fail,
+            on_failure=partial(self._fail, _DISK_FAILED),
         )
-        self._text = TextDoor(config, _INPROC, context=context)
+        self._text = TextDoor(config, _INPROC, context=context, tls=self._tls)
         http = self._open_http(store)
         self._pool.start()
         close_later(self._pool.stop)
         close_later(self._drain)
+        if self._gate is not None:
+            self._gate.watch(zmq_address, on_open=partial(self._fail, _GATE_FAILED))
+            close_later(self._gate.unwatch)
         self._publish(folder, zmq_address)
         return Doors(zmq_address, self._open_text(), http)
 
     def _bind(self) -> str:
         try:
             self._router.bind(_INPROC)
-            return self._router.bind(self._config.zmq)
+            address = self._router.bind(self._config.zmq)
         except zmq.ZMQError as error:
             raise refused_address("zmq", self._config.zmq, error) from error
+        if self._gate is not None:
+            self._gate.require_shut(address)  # before anything that came in is looked at
+        return address
 
     def _publish(self, folder: DataFolder, zmq_address: str) -> None:
         token = make_token()
         self._service.grant_admin(token)
-        publish(folder, zmq_address, token)
+        publish(folder, zmq_address, token, self._gate.own if self._gate else None)
         self._parts.callback(withdraw, folder)
 
     def _open_text(self) -> Address | None:
@@ -182,9 +218,21 @@ class Server:
         count("kotak_refusals", "Requests refused", lambda: dict(service.errors), label="code")
         count("kotak_turns", "Batches handled, each one commit at most", lambda: pool.turns)
         dropped = self._router.dropped
+        gate, tls = self._gate, self._tls
+        judged = gate.judged if gate else dict
+        count("kotak_curve_handshakes", "Encrypted connections judged", judged, label="outcome")
+        failed = "TLS handshakes that came to nothing"
+        count("kotak_tls_failed_handshakes", failed, lambda: tls.failed if tls else 0)
         count("kotak_replies_dropped", "Replies lost", lambda: dict(dropped), label="reason")
         gauge("kotak_mailboxes", "Mailboxes", lambda: len(store.mailboxes))
         gauge("kotak_waiting_messages", "Not yet acknowledged", store.mailboxes.waiting)
+        gauge("kotak_read_bytes", "Text acknowledged and kept", lambda: store.mailboxes.read_bytes)
+        count("kotak_expired_messages", "Messages that expired unread", lambda: service.expired)
+        count(
+            "kotak_notices_dropped",
+            "Notices of expiry that could not be stored",
+            lambda: service.unnoticed,
+        )
         gauge(
             "kotak_subscriptions",
             "Peers that messages are pushed to",
@@ -203,17 +251,28 @@ class Server:
         while self._service.busy and not self.failed.is_set() and time.monotonic() < until:
             time.sleep(_DRAIN_POLL_S)
 
-    def _fail(self) -> None:
+    def _fail(self, failure: tuple[Exit, str]) -> None:
+        self.failure = self.failure or ExitError(*failure)
         self.failed.set()
         self.ending.set()
+
+
+def reload_logged(name: str, part: Gate | TlsDoor) -> None:
+    """Have a part read its files anew; the log says what came of it."""
+    try:
+        part.reload()
+    except SecretFileError as error:
+        log.error("%s stays as it was: %s", name, error)  # noqa: TRY400 - said in full
+    else:
+        log.info("%s was read anew", name)
 
 
 def _add_demo_users(store: Store, hasher: Hasher) -> None:
     """Make the original's users where they are missing; those that exist are left alone."""
     with store.batch():
         for user, name, password in DEMO_USERS:
-            if store.account(user) is None:
-                store.put_account(user, Account(user, name, hasher.hash(password)))
+            if store.find(Account, user) is None:
+                store.put(Account(user, name, hasher.hash(password)))
 
 
 def _raise_open_files(needed: int) -> None:

@@ -17,6 +17,7 @@ import zmq
 from broker.config import Address, Config
 from broker.exits import Exit, ExitError
 from broker.setting_kinds import endpoint_address
+from clients.curve_keys import Curve
 
 log = logging.getLogger("kotak.server")
 
@@ -56,6 +57,19 @@ def require_encrypted(config: Config, *doors: str) -> None:
         )
     for sentence in exposures:
         log.warning("%s", sentence)
+
+
+def require_encrypted_way(config: Config, broker_address: str, curve: Curve | None) -> None:
+    """As `require_encrypted`, for a gateway's way to a broker on another machine."""
+    if curve is not None or endpoint_address(broker_address).is_loopback:
+        return
+    sentence = (
+        f"the broker at {broker_address} is on another machine, and the way there is not "
+        "encrypted: give its public key with --curve"
+    )
+    if not config.insecure_public:
+        raise ExitError(Exit.USAGE, f"{sentence}, or accept the risk with --insecure-public")
+    log.warning("%s", sentence)
 
 
 def require_free(config: Config) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 from importlib.metadata import version
 from types import FrameType
@@ -12,10 +13,16 @@ from types import FrameType
 from broker.config import Address, Config
 from broker.core.ports import StoreUnusableError
 from broker.exits import Exit, ExitError
-from broker.server.broker import DEMO_USERS, Server
-from broker.server.listening import refused_address, require_encrypted
-from broker.server.text_door import serve_text
+from broker.server.broker import DEMO_USERS, Server, reload_logged
+from broker.server.listening import (
+    refused_address,
+    require_encrypted,
+    require_encrypted_way,
+)
+from broker.server.text_door import open_tls, serve_text
 from broker.transports.text_gateway import TextGateway
+from broker.transports.tls import TlsDoor
+from clients.curve_keys import Curve
 
 log = logging.getLogger("kotak.server")
 
@@ -24,14 +31,23 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT, and return the exit code. Errors: `ExitError`."""
+    os.umask(0o077)  # whatever is made from here on is for our own eyes
     server = Server(config)
 
     def end(number: int, _: FrameType | None) -> None:
         log.info("stopping on %s: requests under way are finished", signal.Signals(number).name)
         server.ending.set()
 
+    def reload(number: int, frame: FrameType | None) -> None:
+        if terminal and not _at_a_terminal():
+            end(number, frame)  # it was closed, which is what this signal meant at first
+        else:
+            server.reload()
+
+    terminal = _at_a_terminal()
     for each in _STOP_SIGNALS:
         signal.signal(each, end)
+    signal.signal(signal.SIGHUP, reload)
     try:
         doors = server.start()
     except StoreUnusableError as error:
@@ -42,11 +58,13 @@ def run(config: Config) -> int:
         server.ending.wait()
     finally:
         server.stop()
-    if server.failed.is_set():
-        raise ExitError(
-            Exit.DISK_FAILED, "the disk failed: nothing more is accepted. Start again to recover"
-        )
+    if server.failure is not None:
+        raise server.failure
     return Exit.OK
+
+
+def _at_a_terminal() -> bool:
+    return any(os.isatty(descriptor) for descriptor in range(3))
 
 
 def _spare_the_collector() -> None:
@@ -60,25 +78,40 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def run_gateway(config: Config, broker_address: str) -> int:
+def run_gateway(config: Config, broker_address: str, *, curve: Curve | None = None) -> int:
     """Serve the text door in front of another broker. Errors: `ExitError`."""
     require_encrypted(config, "text")
+    require_encrypted_way(config, broker_address, curve)
+    tls = open_tls(config)
     try:
-        asyncio.run(_gateway(config, broker_address))
+        asyncio.run(_gateway(config, broker_address, tls, curve))
     except OSError as error:
         raise refused_address("text", config.text, error) from error
     return Exit.OK
 
 
-async def _gateway(config: Config, broker_address: str) -> None:
+async def _gateway(
+    config: Config, broker_address: str, tls: TlsDoor | None, curve: Curve | None
+) -> None:
     stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for each in _STOP_SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(each, stopping.set)
+        loop.add_signal_handler(each, stopping.set)
+    if tls is not None:
+        loop.add_signal_handler(signal.SIGHUP, reload_logged, "tls_cert", tls)
 
     def opened(_: TextGateway, address: Address) -> None:
         print(f"ready text={address} broker={broker_address}", flush=True)  # noqa: T201 - a result
 
-    await serve_text(config, broker_address, context=None, opened=opened, stopping=stopping)
+    await serve_text(
+        config,
+        broker_address,
+        context=None,
+        tls=tls,
+        opened=opened,
+        stopping=stopping,
+        curve=curve,
+    )
 
 
 def _introduction(config: Config) -> str:

@@ -10,8 +10,12 @@ from typing import Any, Literal
 import zmq
 
 from broker.config import Address, Config
+from broker.exits import Exit, ExitError
+from broker.transports.private_file import SecretFileError
 from broker.transports.text_gateway import TextGateway
+from broker.transports.tls import TlsDoor
 from clients import AsyncClient
+from clients.curve_keys import Curve
 from clients.ids import MessageIds
 
 #: The counters of `TextGateway`.
@@ -20,33 +24,60 @@ Figure = Literal["connections", "lines", "refused", "unread", "untaken", "faults
 _DRAIN_PARTS = 6
 
 
+def open_tls(config: Config) -> TlsDoor | None:
+    """Read what the door encrypts with; None where it does not. Errors: `ExitError`."""
+    if config.text is None or config.tls_cert is None or config.tls_key is None:
+        return None
+    try:
+        return TlsDoor(config.tls_cert, config.tls_key)
+    except SecretFileError as error:
+        raise ExitError(Exit.USAGE, f"the text door cannot encrypt: {error}") from None
+
+
 async def serve_text(
     config: Config,
     broker_address: str,
     *,
     context: zmq.Context[Any] | None,
+    tls: TlsDoor | None,
     opened: Callable[[TextGateway, Address], None],
     stopping: asyncio.Event,
+    curve: Curve | None = None,
 ) -> None:
-    """Run the text door until ``stopping`` is set. Errors: `OSError` (the address is taken)."""
+    """Run the text door until ``stopping`` is set; ``curve`` is for the way to the broker.
+
+    Errors: `OSError` (the address is taken).
+    """
     assert config.text is not None
-    async with AsyncClient(broker_address, context=context, name="text-door") as client:
+    client = AsyncClient(broker_address, context=context, name="text-door", curve=curve)
+    async with client:
         gateway = TextGateway(
             client,
             message_id=MessageIds(),
             connections_max=config.text_connections_max,
             line_timeout_ms=config.text_line_ms,
         )
-        opened(gateway, Address(*await gateway.start(config.text.host, config.text.port)))
+        guard = tls.guard if tls else None
+        opened(gateway, Address(*await gateway.start(*config.text, guard=guard)))
         await stopping.wait()
+        if tls:
+            tls.stop()
         await gateway.stop(grace_ms=config.drain_ms // _DRAIN_PARTS)
 
 
 class TextDoor:
     """`serve_text` in a thread, for the broker's own process."""
 
-    def __init__(self, config: Config, broker_address: str, *, context: zmq.Context[Any]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        broker_address: str,
+        *,
+        context: zmq.Context[Any],
+        tls: TlsDoor | None,
+    ) -> None:
         self._config = config
+        self._tls = tls
         self._broker_address = broker_address
         self._context = context
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,6 +122,7 @@ class TextDoor:
             self._config,
             self._broker_address,
             context=self._context,
+            tls=self._tls,
             opened=self._is_open,
             stopping=self._stopping,
         )

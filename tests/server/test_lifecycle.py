@@ -6,7 +6,6 @@ import gc
 import importlib
 import os
 import socket
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,24 +20,9 @@ from broker.server import Server
 from broker.server.listening import refused_address, require_free
 from clients import Client
 from clients.text_connection import TextConnection
+from tests.server.in_process import PlainHasher, any_ports, held
 
 TIMEOUT_S = 30
-
-
-class PlainHasher:
-    """The `Hasher` port without its cost."""
-
-    def hash(self, password: str) -> str:
-        return f"plain:{password}"
-
-    def verify(self, password_hash: str, password: str) -> bool:
-        return password_hash == f"plain:{password}"
-
-    def needs_rehash(self, password_hash: str) -> bool:
-        return False
-
-    def is_hash(self, password_hash: str) -> bool:
-        return password_hash.startswith("plain:")
 
 
 @pytest.fixture(autouse=True)
@@ -51,18 +35,6 @@ def _umask() -> Iterator[None]:
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     return any_ports(tmp_path / "data")
-
-
-def any_ports(data: Path, **settings: object) -> Config:
-    here = Address("127.0.0.1", 0)
-    doors = {"zmq": "tcp://127.0.0.1:0", "text": here, "http": here}
-    return Config(data=data, demo=True, **{**doors, **settings})  # type: ignore[arg-type]
-
-
-def held() -> tuple[int, list[str]]:
-    """Count our open descriptors, and name our threads."""
-    gc.collect()
-    return len(list(Path("/proc/self/fd").iterdir())), sorted(t.name for t in threading.enumerate())
 
 
 def live(config: Config) -> None:
@@ -103,6 +75,17 @@ def test_a_start_that_fails_gives_everything_back(config: Config, door: str) -> 
     assert caught.value.code == Exit.ADDRESS_TAKEN
     assert held() == before
     live(config)  # above all the lock is free again
+
+
+@pytest.mark.parametrize("name", ["kotak.db", "kotak.seen", "broker.lock"])
+def test_a_file_that_others_may_read_is_refused_with_the_cure(config: Config, name: str) -> None:
+    live(config)
+    (config.data / name).chmod(0o644)
+    with pytest.raises(ExitError, match=f"chmod 600 {config.data / name}") as caught:
+        Server(config, hasher=PlainHasher()).start()
+    assert caught.value.code == Exit.DATA_FOLDER
+    (config.data / name).chmod(0o600)
+    live(config)
 
 
 def test_readiness_ends_before_the_doors_close(config: Config) -> None:
