@@ -45,8 +45,17 @@ class Restart(NamedTuple):
 class BrokerProcess:
     """One broker over its lives. Not started yet; a context manager that stops it at the end."""
 
-    def __init__(self, data: Path, *, store: str = "sqlite:", options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        store: str = "sqlite:",
+        options: Sequence[str] = (),
+        program: str = "broker.cli",
+    ) -> None:
+        """``program``: a module that takes the broker's command line."""
         self.data = data
+        self._program = program
         self.doors = Doors()
         self.restarts: list[Restart] = []
         self._killed_ns: int | None = None
@@ -75,7 +84,7 @@ class BrokerProcess:
     def start(self) -> None:
         """Start on the former data and doors; return when it is ready. Errors: `BrokerError`."""
         command = [
-            *(sys.executable, "-m", "broker.cli", "serve"),
+            *(sys.executable, "-m", self._program, "serve"),
             *("--data", str(self.data), "--store", self._store, *self._options),
             *("--zmq", self.doors.zmq, "--text", self.doors.text, "--http", "off"),
         ]

@@ -23,10 +23,11 @@ class Outcome(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """One message of a page: ``seq`` is None where the door tells none."""
+    """One message of a page: ``seq`` and the mark are None where the door tells none."""
 
     seq: int | None
     text: str
+    redelivered: bool | None = None
 
 
 class Door(Protocol):

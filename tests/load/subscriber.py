@@ -137,8 +137,8 @@ class Subscriber:
 
 
 def _seen(message: Message) -> Seen:
-    mark = getattr(message, "redelivered", None)
-    return Seen(message.seq, message.sender, message.id, digest(message.text), mark)
+    text, mark = digest(message.text), message.redelivered
+    return Seen(message.seq, message.sender, message.id, text, mark)
 
 
 async def subscribe(plan: Plan, process: int, address: str, link: Link) -> Summary:

@@ -64,6 +64,7 @@ class FakeClient:
         self.zombie: int | None = None
         self.on_connection: Callable[[bool], None] | None = None
         self.breaks = False
+        self.given = 0
 
     async def messages(
         self, *, acknowledge: bool, on_connection: Callable[[bool], None]
@@ -72,7 +73,8 @@ class FakeClient:
         cursor = self.cursor
         for seq, text in enumerate(TEXTS, 1):
             if seq > cursor or seq == self.zombie:
-                yield _message(seq, text)
+                again, self.given = seq <= self.given, max(seq, self.given)
+                yield _message(seq, text, redelivered=again)
                 await asyncio.sleep(0)
             if self.breaks:
                 self.breaks = False
@@ -92,9 +94,9 @@ class FakeClient:
         return Inbox.parse({**empty, "cursor": self.cursor, "epoch": 1})
 
 
-def _message(seq: int, text: str) -> Message:
-    sender = {"from": "ann", "name": "Ann"}
-    return Message.parse({"seq": seq, "at_ms": 0, "id": f"m{seq}", "text": text, **sender})
+def _message(seq: int, text: str, *, redelivered: bool) -> Message:
+    fields = {"seq": seq, "at_ms": 0, "from": "ann", "name": "Ann", "id": f"m{seq}", "text": text}
+    return Message.parse({**fields, "redelivered": True} if redelivered else fields)
 
 
 def recorded(client: FakeClient, stay: int) -> list[Record]:

@@ -57,7 +57,10 @@ class ZmqDoor:
             page = self._client.request("kotakmasuk", args, token=self._tokens[user])
         except RequestError:
             return None
-        return [Arrived(message["seq"], message["text"]) for message in page["messages"]]
+        return [
+            Arrived(message["seq"], message["text"], message.get("redelivered", False))
+            for message in page["messages"]
+        ]
 
     def acknowledge(self, user: str, seq: int) -> str | None:
         try:
