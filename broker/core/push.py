@@ -32,13 +32,9 @@ class Push:
             self._end(frames, silent)
         due = self._subscriptions.due
         if due:
-            self._sessions.sparing = True  # this batch only reads, so that it cannot fail for room
-            try:
-                with self._store.batch():
-                    for subscription in tuple(due):
-                        self._look_after(frames, subscription, now_ms)
-            finally:
-                self._sessions.sparing = False
+            with self._store.batch():  # which only reads, so that it cannot fail for room
+                for subscription in tuple(due):
+                    self._look_after(frames, subscription, now_ms)
 
     def _look_after(self, frames: Frames, subscription: Subscription, now_ms: int) -> None:
         try:

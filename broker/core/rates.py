@@ -49,15 +49,16 @@ class SendRates:
     def spend(self, user: str, now_ms: int) -> None:
         """Take a token for one message. Errors: ``rate_limited``."""
         bucket = self._buckets.get(user) or self._add(user, now_ms)
-        refill = (now_ms - bucket.at_ms) * self._rate
+        refill = max(0, now_ms - bucket.at_ms) * self._rate
         bucket.tokens = min(self._burst, bucket.tokens + refill)
         bucket.at_ms = now_ms
-        if now_ms < bucket.refused_until_ms or bucket.tokens < 1:
-            self._refuse(bucket, now_ms)
-        bucket.tokens -= 1
-
-    def _refuse(self, bucket: _Bucket, now_ms: int) -> None:
-        bucket.refused_until_ms = max(bucket.refused_until_ms, now_ms + REFUSED_MS)
+        # A clock that was set back must not refuse for longer than it would have.
+        left_ms = min(REFUSED_MS, bucket.refused_until_ms - now_ms)
+        if left_ms <= 0 and bucket.tokens >= 1:
+            bucket.tokens -= 1
+            return
+        # Who is refused already is so for no longer: trying again in the meantime costs nothing.
+        bucket.refused_until_ms = now_ms + (left_ms if left_ms > 0 else REFUSED_MS)
         raise WireError(
             Code.RATE_LIMITED,
             "you send faster than this broker allows: go on with the same message, and its id, "
@@ -71,6 +72,7 @@ class SendRates:
                 name: bucket
                 for name, bucket in self._buckets.items()
                 if bucket.tokens + (now_ms - bucket.at_ms) * self._rate < self._burst
+                or now_ms < bucket.refused_until_ms
             }
         bucket = self._buckets[user] = _Bucket(self._burst, now_ms)
         return bucket

@@ -68,7 +68,9 @@ class Rooms:
             return
         self._check_number(user)
         text = f"{by} invites you to the room {name}: join it to read what is said there"
-        notice = hashlib.blake2s(f"{now_ms} {name} {user}".encode(), digest_size=16).hexdigest()
+        notice = hashlib.blake2s(
+            f"{now_ms} {name} {user} {by}".encode(), digest_size=16
+        ).hexdigest()
         self._store.append(user, NOTICE_SENDER, notice, text, now_ms)
         self._store.put(Membership(name, user, joined=False))
 

@@ -193,10 +193,11 @@ class Service:
         answers: Answers = {}
         jobs: list[Job] = []
         heard = self._subscriptions.heard
+        expired = unnoticed = 0
         try:
             with self._store.batch():
                 if not self._full:  # what is late stays so: writing that down takes room
-                    self._expire(now_ms)
+                    expired, unnoticed = self._expire(now_ms)
                 for job, outcome in finished:
                     answer = (job.request_id, self._finish(ctx, job, outcome))
                     answers.setdefault(job.route, []).append(answer)
@@ -215,28 +216,36 @@ class Service:
             self._accounts.forget()
             self._slow_requests -= len(jobs)
             if not isinstance(error, StoreFailedError):
-                for user in self._subscriptions.users:
-                    self._subscriptions.listen(user, self._rooms.joined(user))
+                self._subscriptions.take_back(self._rooms.joined)
             raise
+        self._subscriptions.keep()
+        self.expired += expired
+        self.unnoticed += unnoticed
         return answers, jobs
 
-    def _expire(self, now_ms: int) -> None:
-        """Take out what has outlived its time, and tell the senders where that is wanted."""
-        for message in self._store.expire(now_ms):
-            self.expired += 1
-            if self._policy.expiry_notices and message.sender != NOTICE_SENDER:
-                self._leave_notice(message, now_ms)
+    def _expire(self, now_ms: int) -> tuple[int, int]:
+        """Take out what has outlived its time, and tell the senders where that is wanted.
 
-    def _leave_notice(self, message: Message, now_ms: int) -> None:
+        Return how many expired, and of how many no notice could be left.
+        """
+        expired = self._store.expire(now_ms)
+        unnoticed = 0
+        if self._policy.expiry_notices:
+            for message in expired:
+                if message.sender != NOTICE_SENDER:
+                    unnoticed += not self._leave_notice(message, now_ms)
+        return len(expired), unnoticed
+
+    def _leave_notice(self, message: Message, now_ms: int) -> bool:
         text = f"expired unread: your message {message.message_id} to {message.to}"
         try:
             self._store.append(
                 message.sender, NOTICE_SENDER, f"expired-{message.seq}", text, now_ms
             )
         except WireError:  # the sender is gone, or reads nothing
-            self.unnoticed += 1
-        else:
-            self._subscriptions.wake(message.sender)
+            return False
+        self._subscriptions.wake(message.sender)
+        return True
 
     def _handle_frames(
         self,

@@ -97,10 +97,17 @@ class Sessions:
         return session
 
     def find(self, token: str, now_ms: int) -> Session:
-        """As `resolve`, for a session that was not heard now."""
+        """As `resolve`, for a session that was not heard now: nothing is written or kept of it.
+
+        Were it, no command of a session that is pushed to a lot would ever find itself stale, and
+        the session would end by idleness in the middle of its use.
+        """
         session = self._cache.get(token)
         if session is None or now_ms >= session.fresh_until_ms:
-            session = self._resolve_slowly(token, now_ms)
+            record = self._store.find(SessionRecord, _digest(token))
+            if record is None or record.expires_ms <= now_ms:
+                raise _ended()
+            session = Session(token, record, now_ms)
         return session
 
     def ends_ms(self, session: Session) -> int:
@@ -140,7 +147,8 @@ class Sessions:
         """Drop what has expired, and the oldest sessions where a user has too many."""
         records = self._store.find_all(SessionRecord, of=user)
         live = [record for record in records if record.expires_ms > now_ms]
-        kept = {record.digest for record in live[len(live) + 1 - self._limits.per_user_max :]}
+        surplus = max(0, len(live) + 1 - self._limits.per_user_max)
+        kept = {record.digest for record in live[surplus:]}
         gone = [record.digest for record in records if record.digest not in kept]
         for digest in gone:
             self._store.remove(SessionRecord, digest)
@@ -164,10 +172,14 @@ class Sessions:
         if record is None or record.expires_ms <= now_ms:
             if record is not None and not self.sparing:
                 self._store.remove(SessionRecord, digest)
-            raise WireError(Code.UNAUTHORIZED, "the session is unknown or has ended: log in again")
+            raise _ended()
         oldest_ms = record.opened_ms + self._limits.max_ms
         expires_ms = min(now_ms + self._limits.idle_ms, oldest_ms)
         if expires_ms - record.expires_ms >= self._touch_ms and not self.sparing:
             record = replace(record, expires_ms=expires_ms)
             self._store.put(record)
         return self._remember(token, record, now_ms)
+
+
+def _ended() -> WireError:
+    return WireError(Code.UNAUTHORIZED, "the session is unknown or has ended: log in again")

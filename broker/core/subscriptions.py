@@ -8,10 +8,11 @@ Source: docs/PROTOCOL.md, "subscribe".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Final, TypeVar
 
+from broker.core.mailbox import text_bytes
 from broker.core.model import Message, Route
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import SUBSCRIBER_SILENCE_MS, SUBSCRIPTIONS_PER_USER_MAX
@@ -71,8 +72,9 @@ class Subscription:
         """Note what is being pushed; return the sequence before it, for the receiver's check."""
         before = self.sent
         for message in messages:
-            self._in_flight.append((message.seq, len(message.text)))
-            self._bytes += len(message.text)
+            size = text_bytes(message.text)
+            self._in_flight.append((message.seq, size))
+            self._bytes += size
         self.sent = messages[-1].seq
         return before
 
@@ -97,6 +99,9 @@ class Subscriptions:
         self._numbers = count(1)
         self._stalled: set[Subscription] = set()
         self._next_tick_ms = 0
+        # Of this batch: begun (True) and ended ones, and the users whose rooms may have changed.
+        self._changes: list[tuple[Subscription, bool]] = []
+        self._moved: set[str] = set()
 
     def __len__(self) -> int:
         return sum(map(len, self._by_user.values()))
@@ -104,11 +109,6 @@ class Subscriptions:
     def __contains__(self, name: str) -> bool:
         """Tell whether somebody is to be woken for a user or a room."""
         return name in self._by_user or name in self._listeners
-
-    @property
-    def users(self) -> list[str]:
-        """Who has subscriptions."""
-        return list(self._by_user)
 
     def add(
         self, route: Route, token: str, user: str, *, window: int, after: int, now_ms: int
@@ -128,16 +128,21 @@ class Subscriptions:
         subscription = Subscription(
             next(self._numbers), route, token, user, window=window, sent=after, now_ms=now_ms
         )
-        self._by_user.setdefault(user, []).append(subscription)
-        self._by_route.setdefault(route, []).append(subscription)
-        self.due.add(subscription)
+        self._put(subscription)
+        self._changes.append((subscription, True))
         return subscription
+
+    def _put(self, subscription: Subscription) -> None:
+        self._by_user.setdefault(subscription.user, []).append(subscription)
+        self._by_route.setdefault(subscription.route, []).append(subscription)
+        self.due.add(subscription)
 
     def end(self, route: Route, token: str) -> None:
         """End the subscription of a token on one connection, if there is one."""
         for each in self._by_route.get(route, ()):
             if each.token == token:
                 self.remove(each)
+                self._changes.append((each, False))
                 return
 
     def remove(self, subscription: Subscription) -> None:
@@ -151,6 +156,7 @@ class Subscriptions:
 
     def listen(self, user: str, rooms: Iterable[str]) -> None:
         """Wake the user's subscriptions for these rooms too, and for no others."""
+        self._moved.add(user)
         now = frozenset(rooms) if user in self._by_user else frozenset()
         before = self._rooms.get(user, frozenset())
         for room in before - now:
@@ -164,11 +170,31 @@ class Subscriptions:
         else:
             self._rooms.pop(user, None)
 
+    def keep(self) -> None:
+        """Keep what this batch has changed: it is committed."""
+        self._changes.clear()
+        self._moved.clear()
+
+    def take_back(self, joined: Callable[[str], Iterable[str]]) -> None:
+        """Undo what this batch has changed; ``joined`` tells which rooms a user is in after all."""
+        for subscription, begun in reversed(self._changes):
+            if begun:
+                self.remove(subscription)
+            else:
+                self._put(subscription)
+                self._moved.add(subscription.user)
+        for user in tuple(self._moved):
+            if user in self._by_user:
+                self.listen(user, joined(user))
+        self.keep()
+
     def wake(self, name: str) -> None:
         """Look after the subscriptions of a user, or of a room, when this batch is committed."""
         self.due.update(self._by_user.get(name, ()))
         for user in self._listeners.get(name, ()):
             self.due.update(self._by_user[user])
+        if self._stalled:
+            self.due -= self._stalled  # their turn comes with the next tick
 
     def heard(self, route: Route, now_ms: int) -> None:
         """Note that a connection lives."""
@@ -184,6 +210,7 @@ class Subscriptions:
                 else:
                     subscription.rewind()
                     self._stalled.add(subscription)
+                    self.due.discard(subscription)
 
     def tick(self, now_ms: int) -> list[Subscription]:
         """Every second: try those again that had no room, and return those silent for too long."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from broker.core.dedup import DedupLimits
-from broker.core.model import Account, Page, Receipt
-from broker.core.ports import StoreFullError
+from broker.core.handlers import Policy
+from broker.core.model import Message, Page, Receipt
+from broker.core.ports import Key, R, Record, Store, StoreFullError, StoreLimits
 from broker.core.service import Finished, Job, Service
 from broker.core.sessions import SessionLimits
 from broker.stores.memory import MemoryStore
@@ -19,6 +19,9 @@ from broker.wire.errors import Code
 
 ADMIN = "admin-token"
 LIMITS = SessionLimits(idle_ms=10_000, max_ms=50_000)
+POLICY = Policy(sessions=LIMITS)
+#: So few that a test can fill a mailbox.
+FEW = StoreLimits(mailbox_messages_max=3)
 START_MS = 1_000_000
 
 
@@ -43,14 +46,14 @@ class FakeHasher:
 class FaultyStore(MemoryStore):
     """A store in memory whose steps and commits fail on demand."""
 
-    def __init__(self, *, mailbox_messages_max: int = 3) -> None:
-        super().__init__(mailbox_messages_max=mailbox_messages_max, dedup=DedupLimits())
+    def __init__(self, limits: StoreLimits = FEW) -> None:
+        super().__init__(limits)
         #: Raised at the end of each batch, one after the other; None lets one pass.
         self.commit_faults: list[Exception | None] = []
         #: Raised by each reading step.
         self.read_fault: Exception | None = None
-        #: Raised by looking up an account.
-        self.account_fault: Exception | None = None
+        #: Raised by looking up a record.
+        self.find_fault: Exception | None = None
         #: While True whatever takes room is refused by the engine.
         self.full = False
 
@@ -62,61 +65,85 @@ class FaultyStore(MemoryStore):
             if fault is not None:
                 raise fault
 
-    def append(self, to: str, sender: str, message_id: str, text: str, now_ms: int) -> Receipt:
-        if self.full:
-            raise StoreFullError
-        return super().append(to, sender, message_id, text, now_ms)
+    def append(
+        self,
+        to: str,
+        sender: str,
+        message_id: str,
+        text: str,
+        now_ms: int,
+        *,
+        ttl_ms: int | None = None,
+    ) -> Receipt:
+        self._take_room()
+        return super().append(to, sender, message_id, text, now_ms, ttl_ms=ttl_ms)
 
-    def put_account(self, user: str, account: Account | None) -> None:
-        if self.full and account is not None:
-            raise StoreFullError
-        super().put_account(user, account)
+    def put(self, record: Record) -> None:
+        self._take_room()
+        super().put(record)
 
-    def put_session(self, digest: bytes, record: Any) -> None:
-        if self.full and record is not None:
-            raise StoreFullError
-        super().put_session(digest, record)
+    def expire(self, now_ms: int) -> list[Message]:
+        expired = super().expire(now_ms)
+        if expired:
+            self._take_room()
+        return expired
 
-    def read(self, user: str, after: int, limit: int, bytes_max: int) -> Page:
+    def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
         if self.read_fault is not None:
             raise self.read_fault
-        return super().read(user, after, limit, bytes_max)
+        return super().read(user, device, after, limit, bytes_max)
 
-    def account(self, user: str) -> Account | None:
-        if self.account_fault is not None:
-            raise self.account_fault
-        return super().account(user)
+    def find(self, kind: type[R], key: Key) -> R | None:
+        if self.find_fault is not None:
+            raise self.find_fault
+        return super().find(kind, key)
+
+    def _take_room(self) -> None:
+        if self.full:
+            raise StoreFullError
 
 
 class World:
-    """A service with its store and clock. Slow work is run when asked for, by `finish`."""
+    """A service with its store and clock. Slow work is run when asked for, by `finish`.
+
+    ``engine`` takes the place of ``store`` where no faults are wanted of it.
+    """
 
     def __init__(
         self,
+        policy: Policy = POLICY,
         *,
-        register: bool = False,
+        limits: StoreLimits = FEW,
         store: FaultyStore | None = None,
-        limits: SessionLimits = LIMITS,
+        engine: Store | None = None,
     ) -> None:
-        self.store = store or FaultyStore()
+        self.store = store or FaultyStore(limits)
         self.hasher = FakeHasher()
         self.now_ms = START_MS
-        tokens = (f"token-{number}" for number in itertools.count(1))
-        self.service = Service(
-            self.store,
-            hasher=self.hasher,
-            make_token=lambda: next(tokens),
-            session_limits=limits,
-            register=register,
-            server="kotak test",
-        )
-        self.service.grant_admin(ADMIN)
+        self.policy = policy
+        self._tokens = (f"token-{number}" for number in itertools.count(1))
+        self.service = self._serve(engine or self.store)
         self.jobs: list[Job] = []
         #: What was pushed: the connection, and the event's body.
         self.events: list[tuple[bytes, dict[str, Any]]] = []
         self.failed = False
         self._encode = encoder()
         self._ids = itertools.count(1)
+
+    def _serve(self, engine: Store) -> Service:
+        service = Service(
+            engine,
+            hasher=self.hasher,
+            make_token=lambda: next(self._tokens),
+            policy=self.policy,
+            server="kotak test",
+        )
+        service.grant_admin(ADMIN)
+        return service
+
+    def restart(self, engine: Store | None = None) -> None:
+        """Go on with a new service, over the same store or another."""
+        self.service = self._serve(engine or self.store)
 
     def frame(self, command: str, token: str | None = None, **args: Any) -> bytes:
         return encode_request(self._encode, next(self._ids), command, token, args)
@@ -164,11 +191,19 @@ class World:
         assert reply.error is not None, reply
         return reply.error.code
 
-    def user(self, user: str, password: str = "password") -> str:
+    def user(self, user: str, password: str = "password", **args: Any) -> str:
         """Add an account, log it in, return the token."""
         self.ok("user_add", ADMIN, user=user, password=password)
-        return self.login(user, password)
+        return self.login(user, password, **args)
 
-    def login(self, user: str, password: str = "password") -> str:
-        token: str = self.ok("login", user=user, password=password)["token"]
+    def login(self, user: str, password: str = "password", **args: Any) -> str:
+        token: str = self.ok("login", user=user, password=password, **args)["token"]
         return token
+
+    def send(self, token: str, to: str, *ids: str, **args: Any) -> list[int]:
+        """Send messages whose text is their id; return their sequences."""
+        return [self.ok("chat", token, to=to, text=each, id=each, **args)["seq"] for each in ids]
+
+    def texts(self, token: str, **args: Any) -> list[str]:
+        """Return the texts of what waits."""
+        return [each["text"] for each in self.ok("inbox", token, **args)["messages"]]

@@ -6,7 +6,6 @@ import pytest
 
 from broker.core import accounts as accounts_module
 from broker.core.accounts import Accounts, check_new_password
-from broker.core.dedup import DedupLimits
 from broker.core.model import Account
 from broker.stores.memory import MemoryStore
 from broker.wire.errors import Code, WireError
@@ -15,7 +14,7 @@ from tests.core.fakes import FakeHasher
 
 @pytest.fixture
 def store() -> MemoryStore:
-    return MemoryStore(mailbox_messages_max=1, dedup=DedupLimits())
+    return MemoryStore()
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from broker.core.sessions import SessionLimits
+from broker.core.handlers import Policy
+from broker.core.ports import DEFAULT_LIMITS
 from broker.core.subscriptions import IN_FLIGHT_BYTES_MAX, TICK_MS
 from broker.wire.errors import Code
 from broker.wire.limits import (
@@ -15,7 +16,7 @@ from broker.wire.limits import (
     SUBSCRIPTIONS_PER_USER_MAX,
     TEXT_BYTES_MAX,
 )
-from tests.core.fakes import ADMIN, FaultyStore, World
+from tests.core.fakes import ADMIN, World
 
 
 class Pair:
@@ -48,7 +49,7 @@ class Pair:
 
 @pytest.fixture
 def pair() -> Pair:
-    return Pair(World(store=FaultyStore(mailbox_messages_max=100), limits=SessionLimits()))
+    return Pair(World(Policy(), limits=DEFAULT_LIMITS))
 
 
 def test_what_waits_comes_first_and_then_what_is_sent_in_order(pair: Pair) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from broker.core.handlers import Policy
+from broker.core.model import Account
 from broker.core.service import RETRY_AFTER_MS, SLOW_REQUESTS_MAX
 from broker.wire.commands import ALIASES, PARSERS
 from broker.wire.errors import Code
@@ -55,7 +57,10 @@ def test_a_message_goes_from_one_user_to_another(world: World) -> None:
     message = {
         "seq": 1, "at_ms": START_MS + 5, "from": "ann", "name": "ann", "id": "m1", "text": "hi",
     }  # fmt: skip
-    page = {"user": "bob", "name": "bob", "messages": [message], "more": False, "cursor": 0}
+    page = {
+        "user": "bob", "name": "bob", "messages": [message], "more": False, "cursor": 0,
+        "epoch": world.store.epoch.number,
+    }  # fmt: skip
     assert world.ok("kotakmasuk", bob) == page
     assert world.ok("ack", bob, seq=1) == {"cursor": 1}
     assert world.ok("kotakmasuk", bob) == page | {"messages": [], "cursor": 1}
@@ -98,7 +103,10 @@ def test_an_alias_is_the_same_command(world: World, alias: str, name: str) -> No
 
 # --- who may do what -------------------------------------------------------------------------
 
-USERS = ("logout", "chat", "kotakmasuk", "ack", "subscribe", "unsubscribe", "user_on", "passwd")
+USERS = (
+    "logout", "chat", "kotakmasuk", "ack", "subscribe", "unsubscribe", "history", "status", "rooms",
+    "room_create", "room_invite", "room_join", "room_leave", "room_members", "user_on", "passwd",
+)  # fmt: skip
 ADMINS = ("user_add", "user_list", "user_passwd", "user_remove")
 
 
@@ -187,7 +195,7 @@ def test_lists_of_users_come_in_pages(world: World) -> None:
 
 def test_registration_is_off_unless_the_administrator_allows_it(world: World) -> None:
     assert world.code("register", user="eve", password="password") is Code.FORBIDDEN
-    world = World(register=True)
+    world = World(Policy(register=True))
     named = world.ok("register", user="eve", password="password", name="Eve")
     assert named == {"user": "eve", "name": "Eve"}
     assert world.code("register", user="eve", password="password") is Code.USER_EXISTS
@@ -196,7 +204,7 @@ def test_registration_is_off_unless_the_administrator_allows_it(world: World) ->
 
 
 def test_two_registrations_of_one_name_at_once_make_one_account() -> None:
-    world = World(register=True)
+    world = World(Policy(register=True))
     both = [world.frame("register", user="eve", password=f"password-{n}") for n in (1, 2)]
     world.batch(*both)
     replies = world.turn(finished=world.work())[b"r"]
@@ -246,7 +254,7 @@ def test_a_login_renews_a_hash_of_old_parameters(world: World) -> None:
     world.user("ann")
     world.hasher.version = "v2"
     world.login("ann")
-    account = world.store.account("ann")
+    account = world.store.find(Account, "ann")
     assert account is not None
     assert account.password_hash == "v2:password"
 

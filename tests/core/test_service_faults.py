@@ -90,7 +90,7 @@ def test_a_store_that_fails_in_a_step_ends_the_batch(world: World) -> None:
 
 def test_a_store_that_fails_while_names_are_looked_up_stops_the_broker(world: World) -> None:
     ann = world.user("ann")
-    world.store.account_fault = StoreFailedError()
+    world.store.find_fault = StoreFailedError()
     assert codes(world.batch(world.frame("inbox", ann))) == [Code.UNAVAILABLE]
     assert world.failed
 
@@ -99,7 +99,7 @@ def test_a_store_that_fails_while_slow_work_is_finished_stops_the_broker(world: 
     world.user("ann")
     world.batch(world.frame("login", user="ann", password="password"))
     late = world.work()
-    world.store.account_fault = StoreFailedError()
+    world.store.find_fault = StoreFailedError()
     assert codes(world.turn(finished=late)[b"r"]) == [Code.UNAVAILABLE]
     assert world.failed
 
