@@ -15,6 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from broker.exits import Exit, ExitError
@@ -44,6 +45,7 @@ broker:
   serve                     run the broker
   check-config              show the settings, and where each comes from
   gateway text              run the text door alone, in front of another broker
+  keygen FILE               make a key, for the broker or a client, to encrypt with
 
 accounts (on the broker's machine, whether it runs or not):
   user add NAME             add a user
@@ -69,7 +71,7 @@ exit codes:
 """
 
 #: The commands that are parsed here; every other word is the clients' business.
-_OURS: Final = ("serve", "check-config", "user", "gateway")
+_OURS: Final = ("serve", "check-config", "user", "gateway", "keygen")
 #: What argparse says where an unquoted #room was taken for a comment, with all that followed it.
 _QUOTED: Final = re.compile(r"required: .*\b(?:TO|TEXT|ROOM)\b|--room: expected one argument")
 #: As shells have it: 128 and the number of SIGINT, of SIGPIPE.
@@ -223,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check_config)
     _add_user_commands(commands.add_parser("user", description="Add, list and remove users."))
     _add_gateway(commands.add_parser("gateway", description="Run one door alone."))
+    _add_keygen(commands.add_parser("keygen", description=_KEYGEN))
     return parser
 
 
@@ -238,7 +241,8 @@ A setting NAME may also stand in the file (NAME = value, TOML) or in the environ
 The flag wins over the environment, the environment over the file. KOTAK_CONFIG names the file."""
 
 _GATEWAY_SETTINGS: Final = (
-    "text", "text_connections_max", "text_line_ms", "drain_ms", "log_level", "log_json",
+    "text", "text_connections_max", "text_line_ms", "tls_cert", "tls_key", "insecure_public",
+    "drain_ms", "log_level", "log_json",
 )  # fmt: skip
 _USER_SETTINGS: Final = ("data",)
 
@@ -321,6 +325,14 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
         metavar="tcp://HOST:PORT",
         help="the ZeroMQ door of the broker behind it",
     )
+    # Not that of `clients.curve_option`: the libraries behind it would be loaded for --help.
+    text.add_argument(
+        "--curve",
+        metavar="KEY|FILE",
+        default=argparse.SUPPRESS,
+        help="encrypt the way to that broker: its public key, the file it stands in, or a key file "
+        "that names it (default: $KOTAK_CURVE, else not encrypted)",
+    )
     _add_settings(text, _GATEWAY_SETTINGS)
     text.set_defaults(run=_gateway)
 
@@ -336,9 +348,58 @@ def _gateway(args: argparse.Namespace) -> int:
     except ConfigError as error:
         raise ExitError(Exit.USAGE, str(error)) from None
     from broker import server
+    from clients.curve_keys import CurveKeyError
+    from clients.curve_option import chosen_curve
 
+    try:
+        curve = chosen_curve(args, os.environ)
+    except CurveKeyError as error:
+        raise ExitError(Exit.USAGE, str(error)) from None
     _start_logging(config)
-    return server.run_gateway(config, address)
+    return server.run_gateway(config, address, curve=curve)
+
+
+# --- Keys ------------------------------------------------------------------------------------
+
+
+_KEYGEN: Final = """\
+Make a key to encrypt with (CURVE): FILE, secret and for your eyes only, and FILE.pub, its public
+half, which is printed too. A file that exists is left alone.
+
+For the broker:
+
+  kotak keygen broker.key
+  kotak serve --curve-key broker.key
+
+For a client, where the broker admits enrolled keys only (curve_clients), with the broker's public
+key beside it, so that FILE is all the client needs:
+
+  kotak keygen me.key --broker KEY
+  kotak --curve me.key ..."""
+
+
+def _add_keygen(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="the key file to make")
+    parser.add_argument(
+        "--broker", metavar="KEY|FILE", help="the public key of the broker that a client uses"
+    )
+    parser.set_defaults(run=_keygen)
+
+
+def _keygen(args: argparse.Namespace) -> int:
+    from broker.transports.curve import Pair, write_pair
+    from broker.transports.private_file import SecretFileError
+    from clients.curve_keys import CurveKeyError, read_curve
+
+    path, pair = Path(args.file).expanduser(), Pair.make()
+    try:
+        server = read_curve(args.broker).server if args.broker else None
+        public_path = write_pair(path, pair, server=server)
+    except (CurveKeyError, SecretFileError) as error:
+        raise ExitError(Exit.USAGE, str(error)) from None
+    print(pair.public)
+    print(f"kotak: the key is in {path}, its public half in {public_path}", file=sys.stderr)
+    return Exit.OK
 
 
 # --- Accounts --------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ import clients
 from broker import cli, logs
 from broker.config import SETTINGS, Address, Config
 from broker.exits import Exit, ExitError
+from broker.transports.curve import Pair, read_pair
+from clients.curve_keys import Curve, read_curve
 
 
 class FakeServer(types.ModuleType):
@@ -34,8 +36,8 @@ class FakeServer(types.ModuleType):
             raise self.raises
         return Exit.DISK_FAILED
 
-    def run_gateway(self, config: Config, broker_address: str) -> int:
-        self.ran.append((config, broker_address))
+    def run_gateway(self, config: Config, broker_address: str, *, curve: Curve | None) -> int:
+        self.ran.append((config, broker_address, curve))
         return Exit.OK
 
 
@@ -193,10 +195,21 @@ def test_check_config_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> 
 def test_gateway_text_runs_in_front_of_the_broker_named(server: FakeServer, logged: Any) -> None:
     words = ["gateway", "text", "--broker", "tcp://[::1]:9", "--text", "127.0.0.1:0"]
     assert cli.main(words) == Exit.OK
-    ((config, address),) = server.ran
+    ((config, address, curve),) = server.ran
     assert config.text == Address("127.0.0.1", 0)
-    assert address == "tcp://[::1]:9"
+    assert (address, curve) == ("tcp://[::1]:9", None)
     assert logged
+
+
+def test_a_gateway_takes_the_key_of_the_broker_behind_it(
+    server: FakeServer, logged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["gateway", "text", "--broker", "tcp://h:9"]
+    keys = [Pair.make().public for _ in range(2)]
+    assert cli.main([*words, "--curve", keys[0]]) == Exit.OK
+    monkeypatch.setenv("KOTAK_CURVE", keys[1])
+    assert cli.main(words) == Exit.OK
+    assert [curve.server for _, _, curve in server.ran] == keys
 
 
 @pytest.mark.parametrize(
@@ -207,6 +220,7 @@ def test_gateway_text_runs_in_front_of_the_broker_named(server: FakeServer, logg
         (["gateway", "text", "--broker", "here"], "--broker is 'here', but must be tcp://"),
         (["gateway", "text", "--broker", "tcp://h:1", "--text", "off"], "needs an address"),
         (["gateway", "text", "--broker", "tcp://h:1", "--workers", "3"], "--workers"),
+        (["gateway", "text", "--broker", "tcp://h:1", "--curve", "/nowhere"], "cannot read"),
     ],
 )
 def test_a_gateway_that_cannot_work_is_a_usage_error(
@@ -214,6 +228,52 @@ def test_a_gateway_that_cannot_work_is_a_usage_error(
 ) -> None:
     assert said in usage_error(words, capsys)
     assert server.ran == []
+
+
+# --- keygen --------------------------------------------------------------------------------------
+
+
+def test_keygen_makes_a_key_prints_its_public_half_and_overwrites_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "broker.key"
+    assert cli.main(["keygen", str(file)]) == Exit.OK
+    said = capsys.readouterr()
+    pair = read_pair(file)
+    assert said.out == f"{pair.public}\n"
+    assert pair.secret not in said.err
+    assert cli.main(["keygen", str(file)]) == Exit.USAGE
+    assert "exists already" in capsys.readouterr().err
+    assert read_pair(file) == pair
+
+
+@pytest.mark.parametrize("given", ["key", "file"])
+def test_keygen_puts_the_brokers_key_into_a_clients(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["keygen", str(tmp_path / "broker.key")])
+    public = capsys.readouterr().out.strip()
+    broker = public if given == "key" else str(tmp_path / "broker.key.pub")
+    assert cli.main(["keygen", str(tmp_path / "me.key"), "--broker", broker]) == Exit.OK
+    curve = read_curve(str(tmp_path / "me.key"))
+    assert (curve.server, curve.public) == (public, capsys.readouterr().out.strip())
+
+
+@pytest.mark.parametrize("words", [["no/folder/key"], ["key", "--broker", "rubbish"]])
+def test_keygen_that_cannot_work_is_a_usage_error(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["keygen", *words]) == Exit.USAGE
+    assert capsys.readouterr().err.startswith("kotak: cannot ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_on_a_command_line_never_looks_like_an_option() -> None:
+    assert not any(Pair.make().public.startswith("-") for _ in range(500))
 
 
 # --- the clients' commands -----------------------------------------------------------------------

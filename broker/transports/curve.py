@@ -38,8 +38,11 @@ class Pair:
 
     @classmethod
     def make(cls) -> Self:
-        public, secret = zmq.curve_keypair()
-        return cls(public=public.decode(), secret=secret.decode())
+        """Return a new pair; its public key does not begin as an option does."""
+        while True:
+            public, secret = zmq.curve_keypair()
+            if not public.startswith(b"-"):
+                return cls(public=public.decode(), secret=secret.decode())
 
     @property
     def public_bytes(self) -> bytes:

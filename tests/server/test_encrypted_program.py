@@ -1,0 +1,84 @@
+"""The whole way as an operator goes it: keys, an encrypted broker, reload, a gateway before it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from broker.exits import Exit
+from clients import Client
+from clients.curve_keys import read_curve
+from clients.errors import ConnectionFailed
+from tests.e2e.program import Program, Serving, eventually, run
+from tests.transports.certificates import Certificate, make_certificate, trusting
+
+
+def text_login(address: tuple[str, int], certificate: Certificate) -> str:
+    """Log in through TLS; return the serial number of the certificate that was shown."""
+    raw = socket.create_connection(address, 30)
+    with trusting(certificate).wrap_socket(raw, server_hostname="localhost") as peer:
+        peer.sendall(b"login fadly prp\r\n")
+        assert b'"status": "OK"' in peer.recv(65_536)
+        return str((peer.getpeercert() or {})["serialNumber"])
+
+
+def test_an_encrypted_broker_on_every_address(tmp_path: Path) -> None:
+    key, clients, me = tmp_path / "broker.key", tmp_path / "clients", tmp_path / "me.key"
+    public = run("keygen", str(key)).out.strip()
+    assert run("keygen", str(me), "--broker", public).code == Exit.OK
+    clients.mkdir()
+    certificate = make_certificate(tmp_path)
+    options = (
+        *("--demo", "--store", "memory:", "--curve-key", str(key), "--curve-clients", str(clients)),
+        *("--tls-cert", str(certificate.cert), "--tls-key", str(certificate.key)),
+    )
+    doors = {"zmq": "tcp://0.0.0.0:0", "text": "0.0.0.0:0"}
+    with Serving(tmp_path / "data", *options, **doors) as broker:
+        before = text_login(broker.text_address, certificate)
+        refused = pytest.raises(ConnectionFailed, match="does not admit")
+        with Client(broker.zmq, curve=read_curve(str(me))) as client, refused:
+            client.ping()
+
+        (clients / "me.pub").write_bytes((tmp_path / "me.key.pub").read_bytes())
+        certificate = make_certificate(tmp_path)
+        broker.signal(signal.SIGHUP)
+        eventually(lambda: broker.err.count("was read anew") == 2)
+        assert text_login(broker.text_address, certificate) != before
+        with Client(broker.zmq, curve=read_curve(str(me))) as client:
+            client.login("shafwa", "mks")
+
+        gateway = ("gateway", "text", "--text", "127.0.0.1:0", "--broker", broker.zmq)
+        with Program(*gateway, "--curve", str(me)) as plain:
+            _, port = plain.wait_for(re.compile(r"ready text=(\S+):(\d+)")).groups()
+            with socket.create_connection(("127.0.0.1", int(port)), 30) as peer:
+                peer.sendall(b"login fadly prp\r\n")
+                assert b'"status": "OK"' in peer.recv(65_536)
+        assert broker.metric('kotak_curve_handshakes_total{outcome="refused"}') > 1
+        ended = broker.stop()
+    assert ended.code == Exit.OK
+    secret = [line.split('"')[1] for line in me.read_text().splitlines() if "secret-key" in line]
+    assert secret[0] not in ended.err
+
+
+def test_a_gateway_that_would_expose_passwords_refuses_to_start() -> None:
+    far = run("gateway", "text", "--broker", "tcp://mail.example:1", "--text", "127.0.0.1:0")
+    assert far.code == Exit.USAGE
+    assert "the way there is not encrypted" in far.err
+    public = run("gateway", "text", "--broker", "tcp://127.0.0.1:1", "--text", "0.0.0.0:0")
+    assert public.code == Exit.USAGE
+    assert "Set tls_cert and tls_key" in public.err
+
+
+def test_a_broker_in_the_open_refuses_to_start_and_a_look_beforehand_says_so(
+    tmp_path: Path,
+) -> None:
+    words = ("--data", str(tmp_path / "data"), "--text", "0.0.0.0:0")
+    assert run("check-config", *words).code == Exit.USAGE
+    served = run("serve", *words)
+    assert served.code == Exit.USAGE
+    assert served.err.count("\n") == 1
+    assert not (tmp_path / "data").exists()
