@@ -38,7 +38,7 @@ class TestStalled:
         slow = replace(CALM, p99_us=8_000)
         assert "p99 is 8.0 times" in judged(silent=slow).complaints[0]
 
-    def test_one_slow_turn_is_the_machine_s(self) -> None:
+    def test_a_slow_turn_is_the_machine_s(self) -> None:
         turns = {case: [CALM] * 3 for case in CASES}
         turns[SILENT][1] = replace(CALM, p99_us=90_000)
         found = stalled.findings(stalled.Options(), stalled.Measurement(CALM, turns))
