@@ -5,6 +5,7 @@ Source: docs/PROTOCOL.md, "chat".
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _Ids = dict[str, int]
@@ -93,3 +94,20 @@ class DedupWindow:
                 ids = table.get(sender)
                 if ids is not None and ids.pop(message_id, None) is not None:
                     generation.count -= 1
+
+    def forget(self, sender: str) -> Callable[[], None]:
+        """Forget all ids of a sender; return the step that takes this back."""
+        taken: list[tuple[_Generation, dict[str, _Ids], _Ids]] = []
+        for generation in (self._young, self._old):
+            for table in (generation.latest, generation.before):
+                ids = table.pop(sender, None)
+                if ids is not None:
+                    generation.count -= len(ids)
+                    taken.append((generation, table, ids))
+
+        def undo() -> None:
+            for generation, table, ids in taken:
+                table[sender] = ids
+                generation.count += len(ids)
+
+        return undo

@@ -137,6 +137,15 @@ class Mailbox:
         """Return up to ``limit`` of the sequences sent, as `kept`."""
         return _page(self.sent, 0, before, after, limit)
 
+    def there(self, seqs: Iterable[int]) -> list[int]:
+        """Return those of the sequences that are kept."""
+        return [seq for seq in seqs if _place(self.seqs, seq) is not None]
+
+    def size(self, seq: int) -> int:
+        """Return the bytes of a text, 0 where it is not kept."""
+        place = _place(self.seqs, seq)
+        return 0 if place is None else self.sizes[place]
+
     def lost(self, reader: Reader) -> Lost | None:
         """Return what was deleted before the reader had read it."""
         low = reader.cursor
@@ -170,40 +179,53 @@ class Mailbox:
         return read, undo
 
     def cut(self, gone: Sequence[int]) -> tuple[int, Undo]:
-        """Take out sequences, in order; return the bytes of those that had been read."""
-        low, high = bisect_left(self.seqs, gone[0]), bisect_right(self.seqs, gone[-1])
-        seqs, sizes, head = self.seqs[low:high], self.sizes[low:high], self.head
-        leaving = set(gone)
-        stay = [(seq, size) for seq, size in zip(seqs, sizes, strict=True) if seq not in leaving]
-        kept_seqs = array("q", (seq for seq, _ in stay))
-        self.seqs[low:high] = kept_seqs
-        self.sizes[low:high] = array("I", (size for _, size in stay))
-        front = max(0, min(head, high) - low)  # of the slice, what some reader had acknowledged
-        read = sum(size for seq, size in zip(seqs[:front], sizes, strict=False) if seq in leaving)
-        waiting = sum(sizes) - sum(size for _, size in stay) - read
-        self.head -= sum(seq in leaving for seq in seqs[:front])
+        """Take out sequences that are kept, in order; return the bytes of those that were read."""
+        places = [bisect_left(self.seqs, seq) for seq in gone]
+        first, end, head = places[0], places[-1] + 1, self.head
+        seqs, sizes = self.seqs[first:end], self.sizes[first:end]
+        sizes_gone = [self.sizes[place] for place in places]
+        were_read = bisect_left(places, head)
+        read, waiting = sum(sizes_gone[:were_read]), sum(sizes_gone[were_read:])
+        offsets = [place - first for place in places]
+        self.seqs[first:end] = _without(seqs, offsets)
+        self.sizes[first:end] = _without(sizes, offsets)
+        self.head -= were_read
         self.waiting_bytes -= waiting
 
         def undo() -> None:
-            end = low + len(kept_seqs)
-            self.seqs[low:end], self.sizes[low:end] = seqs, sizes
+            stop = end - len(places)
+            self.seqs[first:stop], self.sizes[first:stop] = seqs, sizes
             self.head = head
             self.waiting_bytes += waiting
 
         return read, undo
 
     def cut_sent(self, gone: Sequence[int]) -> Undo:
-        """Forget that the user sent these."""
-        low, high = bisect_left(self.sent, gone[0]), bisect_right(self.sent, gone[-1])
-        sent = self.sent[low:high]
-        leaving = set(gone)
-        stay = array("q", (seq for seq in sent if seq not in leaving))
-        self.sent[low:high] = stay
+        """Forget that the user sent these, which are in order."""
+        sent = self.sent
+        places = [place for seq in gone if (place := _place(sent, seq)) is not None]
+        if places:
+            self.sent = _without(sent, places)
 
         def undo() -> None:
-            self.sent[low : low + len(stay)] = sent
+            self.sent = sent
 
         return undo
+
+
+def _place(seqs: array[int], seq: int) -> int | None:
+    index = bisect_left(seqs, seq)
+    return index if index < len(seqs) and seqs[index] == seq else None
+
+
+def _without(values: array[int], places: Iterable[int]) -> array[int]:
+    """Return a copy without the values at these places, which are in order."""
+    left, start = values[:0], 0
+    for place in places:
+        left += values[start:place]
+        start = place + 1
+    left += values[start:]
+    return left
 
 
 def _page(

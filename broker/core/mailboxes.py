@@ -6,16 +6,16 @@ acknowledgement mean, and can take back a batch that the engine could not commit
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import partial
 from heapq import heapify, heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
 from broker.core.dedup import DedupWindow
 from broker.core.mailbox import Mailbox, Reader, Undo
-from broker.core.model import State
+from broker.core.model import Membership, State
 from broker.core.ports import StoreLimits
 from broker.wire.commands import INBOX, SENT
 from broker.wire.errors import Code, WireError
@@ -25,6 +25,20 @@ from broker.wire.limits import DEVICES_PER_USER_MAX, ROOM_MARK
 EXPIRED_PER_STEP_MAX: Final = 500
 #: When a full mailbox may have room again: its reader has to read first.
 _FULL_RETRY_MS: Final = 5_000
+
+#: A message of this batch: mailbox, its `last` before, sender's mailbox, sender, id, bytes.
+_Appended = tuple[Mailbox, int, Mailbox | None, str, str, int]
+
+
+class Acknowledged(NamedTuple):
+    """What an acknowledgement led to. ``changed``: the reader's cursor must be written down.
+
+    ``replaced``: the device, if any, whose place was taken.
+    """
+
+    reader: Reader
+    changed: bool
+    replaced: str | None
 
 
 def conflict() -> WireError:
@@ -49,10 +63,11 @@ class Mailboxes:
         self._bytes_max = limits.mailbox_bytes_max
         self._boxes: dict[str, Mailbox] = {}
         self._dedup = DedupWindow(limits.dedup)
-        self._expiring: list[tuple[int, int, Mailbox]] = []  # a heap, by time
-        # Of this batch: what `rollback` must take back.
-        self._appended: list[tuple[Mailbox, int, Mailbox | None, str, str, int]] = []
-        self._undo: list[Undo] = []
+        # A heap: when, the sequence, the mailbox. Entries stay when their message goes.
+        self._expiring: list[tuple[int, int, str]] = []
+        # Of this batch: what `rollback` must take back, newest first, and what was put on the heap.
+        self._undo: list[Undo | _Appended] = []
+        self._scheduled: list[tuple[int, int, str]] = []
 
     def __len__(self) -> int:
         return len(self._boxes)
@@ -84,7 +99,20 @@ class Mailboxes:
         """Return a reader; a device that is not known reads from its user's cursor on."""
         if not device:
             return box.reader
-        return box.devices.get(device) or Reader(box.reader.cursor)
+        return box.devices.get(device) or self._stranger(box)
+
+    def _stranger(self, box: Mailbox) -> Reader:
+        """Make a reader of a device that is not known, or no longer: then anything was given."""
+        reader = Reader(box.reader.cursor)
+        if len(box.devices) >= DEVICES_PER_USER_MAX:
+            reader.delivered = self.last
+        return reader
+
+    def given(self, reader: Reader, seq: int) -> None:
+        """Note that a reader was given messages up to ``seq``."""
+        if seq > reader.delivered:
+            self._undo.append(partial(setattr, reader, "delivered", reader.delivered))
+            reader.delivered = seq
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -114,29 +142,27 @@ class Mailboxes:
         if own is not None:
             own.sent.append(seq)
         self._dedup.add(sender, message_id, seq, now_ms)
-        self._appended.append((box, box.last, own, sender, message_id, size))
+        self._undo.append((box, box.last, own, sender, message_id, size))
         box.last = seq
         return box, seq
 
     def expire_at(self, box: Mailbox, seq: int, expires_ms: int) -> None:
         """Take a message out when the time has come, see `expire`."""
-        heappush(self._expiring, (expires_ms, seq, box))
+        entry = (expires_ms, seq, box.name)
+        heappush(self._expiring, entry)
+        self._scheduled.append(entry)
 
-    def acknowledge(self, box: Mailbox, device: str, seq: int) -> tuple[Reader, bool]:
-        """Move a reader's cursor to ``seq``, within the mailbox and only forward.
-
-        Return the reader, and whether there is something to be written down.
-        """
+    def acknowledge(self, box: Mailbox, device: str, seq: int) -> Acknowledged:
+        """Move a reader's cursor to ``seq``, within the mailbox and only forward."""
         reader, known = self.reader(box, device), not device or device in box.devices
-        if not known:
-            self._add_device(box, device, reader)
+        replaced = None if known else self._add_device(box, device, reader)
         seq = min(seq, box.reached())
         if seq <= reader.cursor:
-            return reader, not known
+            return Acknowledged(reader, not known, replaced)
         read, undo = box.acknowledge(reader, seq)
         self._count_read(read)
         self._undo.append(undo)
-        return reader, True
+        return Acknowledged(reader, changed=True, replaced=replaced)
 
     def history(
         self, box: Mailbox, of: str, before: int | None, after: int | None, limit: int
@@ -165,28 +191,35 @@ class Mailboxes:
 
     # --- what leaves -------------------------------------------------------------------------
 
-    def expire(self, now_ms: int) -> tuple[list[int], list[int]]:
-        """Take out messages whose time is over; return those unread, and the others.
+    def expire(self, now_ms: int) -> list[int]:
+        """Take out messages whose time is over; return those that nobody has read.
 
         At most `EXPIRED_PER_STEP_MAX`.
         """
-        unread: list[int] = []
-        others: list[int] = []
         heap = self._expiring
-        while heap and heap[0][0] <= now_ms and len(unread) + len(others) < EXPIRED_PER_STEP_MAX:
-            entry = heappop(heap)
-            self._undo.append(partial(heappush, heap, entry))
-            _, seq, box = entry
-            (unread if self._is_unread(box, seq) else others).append(seq)
-            self._take_out(box, seq)
-        for seq in unread:
-            self._note_expired(seq, now_ms)
-        return unread, others
+        due: list[tuple[int, int, str]] = []
+        while heap and heap[0][0] <= now_ms and len(due) < EXPIRED_PER_STEP_MAX:
+            due.append(heappop(heap))
+        if not due:
+            return []
+        self._undo.append(lambda: self._reschedule(due))
+        received: defaultdict[str, set[int]] = defaultdict(set)
+        for _, seq, name in due:
+            received[name].add(seq)
+        unread: list[int] = []
+        for name, seqs in received.items():
+            box = self._boxes.get(name)
+            if box is not None:
+                there = box.there(sorted(seqs))
+                unread += [seq for seq in there if seq > box.furthest]
+                self._take_out(box, there)
+        self.expired.update(dict.fromkeys(unread, now_ms))
+        self._undo.append(lambda: [self.expired.pop(seq) for seq in unread])
+        return sorted(unread)
 
-    def expire_unread(self, box: Mailbox, seq: int, now_ms: int) -> None:
-        """Take out one message that nobody has read, as `expire` does when its time has come."""
-        self._take_out(box, seq)
-        self._note_expired(seq, now_ms)
+    def _reschedule(self, entries: Iterable[tuple[int, int, str]]) -> None:
+        for entry in entries:
+            heappush(self._expiring, entry)
 
     def purge(self, rows: Iterable[tuple[int, Mailbox | None, str]]) -> list[Mailbox]:
         """Forget messages (sequence, mailbox, sender) that are deleted, in order of sequence.
@@ -194,101 +227,115 @@ class Mailboxes:
         Return the mailboxes whose ``purged`` has changed.
         """
         received: defaultdict[Mailbox, list[int]] = defaultdict(list)
-        sent: defaultdict[str, list[int]] = defaultdict(list)
+        sent: list[tuple[int, str]] = []
         for seq, box, sender in rows:
             if box is not None:
                 received[box].append(seq)
-            if sender:
-                sent[sender].append(seq)
+            sent.append((seq, sender))
             at_ms = self.expired.pop(seq, None)
             if at_ms is not None:
                 self._undo.append(partial(self.expired.__setitem__, seq, at_ms))
+        self.forget_sent(sent)
+        return [box for box, gone in received.items() if self._purge_of(box, gone)]
+
+    def forget_sent(self, rows: Iterable[tuple[int, str]]) -> None:
+        """Forget who sent messages (sequence, sender), in order of sequence."""
+        sent: defaultdict[str, list[int]] = defaultdict(list)
+        for seq, sender in rows:
+            sent[sender].append(seq)
         for sender, gone in sent.items():
             own = self._boxes.get(sender)
             if own is not None:
                 self._undo.append(own.cut_sent(gone))
-        return [box for box, gone in received.items() if self._cut(box, gone)]
 
-    def _cut(self, box: Mailbox, gone: list[int]) -> bool:
+    def _purge_of(self, box: Mailbox, gone: list[int]) -> bool:
         """Take out what is deleted; tell whether somebody had not read it yet."""
-        seqs = box.seqs[bisect_left(box.seqs, gone[0]) : bisect_right(box.seqs, gone[-1])]
-        kept = set(seqs)
-        there = [seq for seq in gone if seq in kept]
-        if not there:
+        there = box.there(gone)
+        self._take_out(box, there)
+        if not there or there[-1] <= box.purged:
             return False
-        read, undo = box.cut(gone)
-        self._count_read(-read)
-        self._undo.append(undo)
         if not box.room and all(reader.cursor >= there[-1] for reader in box.readers()):
             return False
         self._undo.append(partial(setattr, box, "purged", box.purged))
         box.purged = there[-1]
         return True
 
-    def _take_out(self, box: Mailbox, seq: int) -> None:
-        read, undo = box.cut([seq])
-        self._count_read(-read)
-        self._undo.append(undo)
-
-    def _note_expired(self, seq: int, now_ms: int) -> None:
-        self.expired[seq] = now_ms
-        self._undo.append(partial(self.expired.pop, seq))
-
-    @staticmethod
-    def _is_unread(box: Mailbox, seq: int) -> bool:
-        index = bisect_left(box.seqs, seq, box.head)
-        return index < len(box.seqs) and box.seqs[index] == seq
+    def _take_out(self, box: Mailbox, seqs: list[int]) -> None:
+        if seqs:
+            read, undo = box.cut(seqs)
+            self._count_read(-read)
+            self._undo.append(undo)
 
     # --- mailboxes and rooms -----------------------------------------------------------------
 
     def add(self, box: Mailbox) -> None:
         """Take in the mailbox of a new account or room."""
-        self._undo.append(partial(self._put_back, box.name, self._boxes.get(box.name)))
+        self._undo.append(partial(self._boxes.pop, box.name))
         self._boxes[box.name] = box
+        # Who had the name before may have used the ids that its new owner uses.
+        self._undo.append(self._dedup.forget(box.name))
 
     def remove(self, name: str) -> Mailbox | None:
         """Drop a mailbox with all that is in it, and take it out of its rooms or members."""
         box = self._boxes.pop(name, None)
         if box is not None:
-            self._undo.append(partial(self._put_back, name, box))
+            self._undo.append(partial(self._boxes.__setitem__, name, box))
             for room in list(box.rooms):
-                self.leave(box, room)
+                self._leave(box, room)
             for member in list(box.members):
-                self.leave(member, box)
+                self._leave(member, box)
             self._count_read(-sum(box.sizes[: box.head]))
         return box
+
+    def seat(self, membership: Membership) -> bool:
+        """Let a user read a room from now on, or no longer; tell whether it begins to.
+
+        Errors: ``no_such_user``, ``no_such_room``.
+        """
+        box, room = self.find(membership.user), self.find(membership.room)
+        if not membership.joined:
+            self._leave(box, room)
+            return False
+        if room in box.rooms:
+            return False
+        self.join(box, room, self.last)
+        return True
+
+    def unseat(self, room: str, user: str) -> None:
+        """Let a user, if there is one, read a room no longer."""
+        if room in self and user in self:
+            self._leave(self.find(user), self.find(room))
 
     def join(self, box: Mailbox, room: Mailbox, since: int) -> None:
         """Let a user read a room from above ``since`` on."""
         self._undo.append(partial(_unseat, box, room))
         _seat(box, room, since)
 
-    def leave(self, box: Mailbox, room: Mailbox) -> None:
-        """Let a user read a room no longer."""
+    def _leave(self, box: Mailbox, room: Mailbox) -> None:
         since = box.rooms.get(room)
         if since is not None:
             self._undo.append(partial(_seat, box, room, since))
             _unseat(box, room)
 
-    def _add_device(self, box: Mailbox, device: str, reader: Reader) -> None:
+    def alter(self, room: Mailbox, *, history: bool) -> None:
+        """Let members read what was said before they came, or not."""
+        self._undo.append(partial(setattr, room, "history", room.history))
+        room.history = history
+
+    def _add_device(self, box: Mailbox, device: str, reader: Reader) -> str | None:
         """Take in a device, where there are too many in place of the one furthest behind."""
-        before = dict(box.devices)
+        before, replaced = box.devices, None
         self._undo.append(partial(setattr, box, "devices", before))
-        box.devices = dict(before)
+        box.devices = {**before, device: reader}
         if len(before) >= DEVICES_PER_USER_MAX:
-            del box.devices[min(before, key=lambda name: before[name].cursor)]
-        box.devices[device] = reader
+            replaced = min(before, key=lambda name: (before[name].cursor, name))
+            del box.devices[replaced]
+        return replaced
 
     def _count_read(self, size: int) -> None:
         if size:
             self._undo.append(partial(setattr, self, "read_bytes", self.read_bytes))
             self.read_bytes += size
-
-    def _put_back(self, name: str, box: Mailbox | None) -> None:
-        if box is None:
-            self._boxes.pop(name, None)
-        else:
-            self._boxes[name] = box
 
     # --- while the engine is being opened ------------------------------------------------------
 
@@ -297,6 +344,7 @@ class Mailboxes:
         if seq not in self.expired:
             box.seqs.append(seq)
             box.sizes.append(size)
+        box.last = seq
         if own is not None:
             own.sent.append(seq)
 
@@ -315,7 +363,7 @@ class Mailboxes:
             if not box.room:
                 box.furthest = max(reader.cursor for reader in box.readers())
                 box.head = bisect_right(box.seqs, box.furthest)
-            box.last = box.seqs[-1] if box.seqs else box.furthest
+            box.last = max(box.last, box.furthest, box.purged)
             box.waiting_bytes = sum(box.sizes[box.head :])
             self.read_bytes += sum(box.sizes[: box.head])
         self.commit()
@@ -328,27 +376,33 @@ class Mailboxes:
 
     def commit(self) -> None:
         """Keep the batch."""
-        self._appended.clear()
         self._undo.clear()
+        self._scheduled.clear()
 
     def rollback(self) -> None:
-        """Take back the batch: what was appended, then every other step, newest first."""
-        for box, last, own, sender, message_id, size in reversed(self._appended):
-            box.seqs.pop()
-            box.sizes.pop()
-            box.waiting_bytes -= size
-            box.last = last
-            if own is not None:
-                own.sent.pop()
-            self._dedup.discard(sender, message_id)
-        if self._appended and self._expiring:
-            first = self.next_seq - len(self._appended)
-            self._expiring[:] = [entry for entry in self._expiring if entry[1] < first]
-            heapify(self._expiring)
-        self.next_seq -= len(self._appended)
+        """Take back the batch, step by step, newest first."""
         while self._undo:
-            self._undo.pop()()
-        self._appended.clear()
+            step = self._undo.pop()
+            if isinstance(step, tuple):
+                self._take_back(step)
+            else:
+                step()
+        if self._scheduled:
+            scheduled = set(self._scheduled)
+            self._expiring[:] = [entry for entry in self._expiring if entry not in scheduled]
+            heapify(self._expiring)
+            self._scheduled.clear()
+
+    def _take_back(self, appended: _Appended) -> None:
+        box, last, own, sender, message_id, size = appended
+        box.seqs.pop()
+        box.sizes.pop()
+        box.waiting_bytes -= size
+        box.last = last
+        if own is not None:
+            own.sent.pop()
+        self._dedup.discard(sender, message_id)
+        self.next_seq -= 1
 
 
 def _seat(box: Mailbox, room: Mailbox, since: int) -> None:

@@ -40,8 +40,8 @@ class Retention:
     def __init__(self, limits: StoreLimits, mailboxes: Mailboxes) -> None:
         self._limits = limits
         self._mailboxes = mailboxes
-        ages = [limits.retention_read_ms, limits.retention_room_ms, limits.retention_unread_ms]
-        self._shortest_ms = min(age for age in ages if age)
+        ages = [limits.retention_read_ms, limits.retention_room_ms]
+        self._shortest_ms = min(*ages, limits.retention_unread_ms or ages[0])
 
     def judge(self, rows: Sequence[Row], now_ms: int) -> Verdict:
         """Judge neighbouring rows, oldest first."""
@@ -58,6 +58,8 @@ class Retention:
             looked_at += 1
             if self._goes(row, now_ms, over=over):
                 delete.append(row)
+                if surplus > 0 and row.box is not None and row.seq <= row.box.furthest:
+                    surplus -= row.box.size(row.seq)
             elif self._expires(row, now_ms):
                 expire.append(row)
         return Verdict(delete, expire, looked_at)

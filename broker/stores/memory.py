@@ -104,13 +104,13 @@ class MemoryStore:
         messages = fitting((self._messages[seq] for seq in waiting[:limit]), bytes_max)
         delivered = reader.delivered
         if messages:
-            reader.delivered = max(delivered, messages[-1].seq)
+            mailboxes.given(reader, messages[-1].seq)
         more = len(waiting) > len(messages)
         return Page(messages, more, reader.cursor, delivered, mailboxes.last, box.lost(reader))
 
     def acknowledge(self, user: str, device: str, seq: int) -> int:
-        reader, _ = self.mailboxes.acknowledge(self.mailboxes.find(user), device, seq)
-        return reader.cursor
+        box = self.mailboxes.find(user)
+        return self.mailboxes.acknowledge(box, device, seq).reader.cursor
 
     def history(
         self,
@@ -133,16 +133,18 @@ class MemoryStore:
         return History(found, states, len(seqs) > len(found))
 
     def expire(self, now_ms: int) -> list[Message]:
-        unread, _ = self.mailboxes.expire(now_ms)
-        return [self._messages[seq] for seq in sorted(unread)]
+        return [self._messages[seq]._replace(text="") for seq in self.mailboxes.expire(now_ms)]
 
     # --- the directory -----------------------------------------------------------------------
 
     def find(self, kind: type[R], key: Key) -> R | None:
         record = self._records[kind].get(key)
+        return cast("R | None", None if record is None else self._counted(record))
+
+    def _counted(self, record: Record) -> Record:
         if isinstance(record, Room):
-            record = replace(record, members=len(self.mailboxes.find(record.room).members))
-        return cast("R | None", record)
+            return replace(record, members=len(self.mailboxes.find(record.room).members))
+        return record
 
     def find_all(self, kind: type[R], *, of: str = "", after: str = "", limit: int = 0) -> list[R]:
         found: list[Any] = list(self._records[kind].values())
@@ -152,24 +154,24 @@ class MemoryStore:
         if kind is not SessionRecord:  # which are in order of opening
             found.sort(key=_key)
         found = [each for each in found if not after or each.user > after]
-        return found[: limit or None]
+        return [cast("R", self._counted(each)) for each in found[: limit or None]]
 
     def put(self, record: Record) -> None:
+        mailboxes = self.mailboxes
+        if isinstance(record, Account) and record.user not in mailboxes:
+            mailboxes.add(Mailbox(record.user, 0))
+        elif isinstance(record, Room):
+            if record.room not in mailboxes:
+                mailboxes.add(Mailbox(record.room, 0))
+            mailboxes.alter(mailboxes.find(record.room), history=record.history)
+        elif isinstance(record, Membership):
+            mailboxes.seat(record)
         self._put(type(record), _key(record), record)
-        if isinstance(record, Account) and record.user not in self.mailboxes:
-            self.mailboxes.add(Mailbox(record.user, 0))
-        elif isinstance(record, Room) and record.room not in self.mailboxes:
-            self.mailboxes.add(Mailbox(record.room, 0, history=record.history))
-        elif isinstance(record, Membership) and record.joined:
-            box, room = self.mailboxes.find(record.user), self.mailboxes.find(record.room)
-            if room not in box.rooms:
-                self.mailboxes.join(box, room, self.mailboxes.last)
 
     def remove(self, kind: type[R], key: Key) -> None:
         self._put(kind, key, None)
         if isinstance(key, tuple):
-            room, user = key
-            self.mailboxes.leave(self.mailboxes.find(user), self.mailboxes.find(room))
+            self.mailboxes.unseat(*key)
         elif isinstance(key, str):
             self._remove_mailbox(key)
 
@@ -181,7 +183,7 @@ class MemoryStore:
         for each in memberships:
             if name in (each.room, each.user):
                 self._put(Membership, _key(each), None)
-        self._delete([self._row(seq)._replace(box=None) for seq in box.seqs])
+        self._delete([self._row(seq) for seq in self._log if self._messages[seq].to == name])
 
     def _put(self, kind: type[Record], key: Key, record: Record | None) -> None:
         table = self._records[kind]

@@ -8,7 +8,7 @@ however many messages. One connection does all writing and all checkpoints.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -168,8 +168,10 @@ class SqliteStore:
 
     def _again(self, seq: int, to: str, text: str) -> Receipt:
         """Answer a repeated id, comparing it with the first copy as long as that is kept."""
-        first = list(self._messages((seq,)))
-        if first and (first[0].to, first[0].text) != (to, text):
+        self._flush_staged()
+        first = self._log.first(seq)
+        box = self._box(first[0]) if first else None
+        if first and box and (box.name, first[1]) != (to, text):
             raise conflict()
         return Receipt(seq)
 
@@ -181,13 +183,17 @@ class SqliteStore:
         messages = fitting(self._messages(waiting[:limit]), bytes_max)
         delivered = max(reader.delivered, mailboxes.restored_to)
         if messages:
-            reader.delivered = max(reader.delivered, messages[-1].seq)
+            mailboxes.given(reader, messages[-1].seq)
         more = len(waiting) > len(messages)
         return Page(messages, more, reader.cursor, delivered, mailboxes.last, box.lost(reader))
 
     def acknowledge(self, user: str, device: str, seq: int) -> int:
         box = self.mailboxes.find(user)
-        reader, changed = self.mailboxes.acknowledge(box, device, seq)
+        reader, changed, replaced = self.mailboxes.acknowledge(box, device, seq)
+        if replaced is not None:
+            self._cursors.pop((box.key, replaced), None)
+            self._begin()
+            self._run("DELETE FROM readers WHERE mailbox = ? AND device = ?", (box.key, replaced))
         if changed:
             self._cursors[box.key, device] = reader.cursor
         return reader.cursor
@@ -214,9 +220,10 @@ class SqliteStore:
         return History(found, states, len(seqs) > len(found))
 
     def expire(self, now_ms: int) -> list[Message]:
-        unread, _ = self.mailboxes.expire(now_ms)
+        unread = self.mailboxes.expire(now_ms)
         if not unread:
             return []
+        self._flush_staged()
         self._begin()
         for seq in unread:
             self._run(
@@ -224,7 +231,7 @@ class SqliteStore:
                 " ON CONFLICT (seq) DO UPDATE SET expired_ms = excluded.expired_ms",
                 (seq, now_ms),
             )
-        return list(self._messages(sorted(unread)))
+        return list(self._log.without_texts(unread))
 
     def _messages(self, seqs: Sequence[int]) -> Iterable[Message]:
         self._flush_staged()
@@ -238,14 +245,19 @@ class SqliteStore:
 
     def find(self, kind: type[R], key: Key) -> R | None:
         record = self._records.find(kind, key)
+        return record and self._counted(record)
+
+    def _counted(self, record: R) -> R:
         if isinstance(record, Room):
             return replace(record, members=len(self.mailboxes.find(record.room).members))
         return record
 
     def find_all(self, kind: type[R], *, of: str = "", after: str = "", limit: int = 0) -> list[R]:
-        return self._records.find_all(kind, of=of, after=after, limit=limit)
+        found = self._records.find_all(kind, of=of, after=after, limit=limit)
+        return [self._counted(each) for each in found]
 
     def put(self, record: Record) -> None:
+        joins = isinstance(record, Membership) and self.mailboxes.seat(record)
         self._begin()
         self._records.put(record)
         if isinstance(record, Account) and record.user not in self.mailboxes:
@@ -253,11 +265,16 @@ class SqliteStore:
             self._run("UPDATE accounts SET since = ? WHERE user = ?", (since, record.user))
             ((key,),) = self._run("SELECT id FROM accounts WHERE user = ?", (record.user,))
             self._add(Mailbox(record.user, key))
-        elif isinstance(record, Room) and record.room not in self.mailboxes:
-            ((key,),) = self._run("SELECT -id FROM rooms WHERE room = ?", (record.room,))
-            self._add(Mailbox(record.room, key, history=record.history))
-        elif isinstance(record, Membership) and record.joined:
-            self._join(record)
+        elif isinstance(record, Room):
+            if record.room not in self.mailboxes:
+                ((key,),) = self._run("SELECT -id FROM rooms WHERE room = ?", (record.room,))
+                self._add(Mailbox(record.room, key))
+            self.mailboxes.alter(self.mailboxes.find(record.room), history=record.history)
+        elif isinstance(record, Membership) and joins:
+            self._run(
+                "UPDATE members SET since = ? WHERE room = ? AND user = ?",
+                (self.mailboxes.last, record.room, record.user),
+            )
 
     def remove(self, kind: type[R], key: Key) -> None:
         self._begin()
@@ -265,23 +282,17 @@ class SqliteStore:
         if kind in (Account, Room):
             self._remove_mailbox(str(key))
         elif isinstance(key, tuple):
-            room, user = key
-            self.mailboxes.leave(self.mailboxes.find(user), self.mailboxes.find(room))
+            self.mailboxes.unseat(*key)
+
+    def _box(self, key: int) -> Mailbox | None:
+        """Return the mailbox of a key, unless it was removed."""
+        box = self._boxes.get(key)
+        return box if box is not None and self.mailboxes.get(box.name) is box else None
 
     def _add(self, box: Mailbox) -> None:
         self._boxes[box.key] = box
         self._names[box.key] = box.name
         self.mailboxes.add(box)
-
-    def _join(self, membership: Membership) -> None:
-        box, room = self.mailboxes.find(membership.user), self.mailboxes.find(membership.room)
-        if room not in box.rooms:
-            since = self.mailboxes.last
-            self.mailboxes.join(box, room, since)
-            self._run(
-                "UPDATE members SET since = ? WHERE room = ? AND user = ?",
-                (since, room.name, box.name),
-            )
 
     def _remove_mailbox(self, name: str) -> None:
         """Remove a mailbox with its place in rooms, and what was sent to it.
@@ -294,10 +305,13 @@ class SqliteStore:
             return
         for reader in [reader for reader in self._cursors if reader[0] == box.key]:
             del self._cursors[reader]
-        seqs = [] if box.room else sorted({*box.seqs, *self._expired_of(box)})
+        seqs = sorted({*box.seqs, *self._expired_of(box)})
         for start in range(0, len(seqs), STEP_ROWS):
-            part = seqs[start : start + STEP_ROWS]
-            self._delete([Row(each.seq, None, 0, each.sender) for each in self._messages(part)])
+            messages = self._log.without_texts(seqs[start : start + STEP_ROWS])
+            if box.room:
+                self.mailboxes.forget_sent((each.seq, each.sender) for each in messages)
+            else:
+                self._delete([Row(each.seq, None, 0, each.sender) for each in messages])
         self._run("DELETE FROM readers WHERE mailbox = ?", (box.key,))
         self._run("DELETE FROM purged WHERE mailbox = ?", (box.key,))
         self._run("DELETE FROM members WHERE room = ?", (name,))
@@ -315,8 +329,7 @@ class SqliteStore:
         self._begin()
         found = self._log.after(self._position, STEP_ROWS)
         rows = [
-            Row(seq, self._boxes.get(key), stored_ms, sender)
-            for seq, key, stored_ms, sender in found
+            Row(seq, self._box(key), stored_ms, sender) for seq, key, stored_ms, sender in found
         ]
         verdict = self._retention.judge(rows, now_ms)
         for row in verdict.expire:
@@ -372,7 +385,7 @@ class SqliteStore:
         epoch, last = settle(self._database, self._witness, self._highest())
         self.mailboxes.restored(last + 1)
         self._committed = last
-        self._rebuild_ids()
+        self._rebuild_ids(since)
         return epoch
 
     def _rebuild_mailboxes(self) -> dict[str, int]:
@@ -400,7 +413,7 @@ class SqliteStore:
         ).fetchone()[0]
         return highest
 
-    def _rebuild_ids(self) -> None:
+    def _rebuild_ids(self, since: Mapping[str, int]) -> None:
         (first,) = self._database.execute(
             "SELECT min(seq) FROM (SELECT seq FROM messages ORDER BY seq DESC LIMIT ?)",
             (self._limits.dedup.ids_max,),
@@ -409,7 +422,8 @@ class SqliteStore:
             "SELECT sender, message_id, seq, stored_ms FROM messages WHERE seq >= ? ORDER BY seq",
             (first,),
         ):
-            self.mailboxes.remember(*row)
+            if row[2] > since.get(row[0], 0):
+                self.mailboxes.remember(*row)
 
     def close(self) -> None:
         """Empty the WAL into the database, if the disk lets us, and close it."""

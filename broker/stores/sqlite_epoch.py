@@ -50,16 +50,20 @@ class Witness:
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
-    def write(self, epoch: int, last: int) -> None:
-        """Note how far sequences were given out and committed."""
+    def write(self, epoch: int, last: int) -> bool:
+        """Note how far sequences were given out and committed; tell whether that succeeded."""
         new = self._path.with_name(self._path.name + ".new")
         try:
             handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(handle, "w") as file:
                 json.dump({"epoch": epoch, "last": last}, file)
+                file.flush()
+                os.fsync(file.fileno())  # a power cut must not leave a spoilt one
             new.replace(self._path)
         except OSError as error:
             log.warning("%s cannot be written: %s", self._path.name, error.strerror)
+            return False
+        return True
 
 
 def settle(database: sqlite3.Connection, witness: Witness, last: int) -> tuple[Epoch, int]:
@@ -72,8 +76,8 @@ def settle(database: sqlite3.Connection, witness: Witness, last: int) -> tuple[E
     ).fetchone()
     last = max(last, last_lost, high)
     seen = witness.read()
-    behind = seen is not None and (seen.epoch != number or seen.last > last)
-    if behind or (seen is None and witnessed):
+    put_back = bool(witnessed) if seen is None else seen.epoch != number or seen.last > last
+    if put_back:
         first_lost = last + 1
         last = last_lost = max(last, seen.last if seen is not None else 0) + _JUMP
         number = 1 + secrets.randbelow(_EPOCH_MAX - 1)
@@ -81,9 +85,11 @@ def settle(database: sqlite3.Connection, witness: Witness, last: int) -> tuple[E
             "the database is not the latest that was here: it begins a new epoch, and clients are "
             "told that messages may be lost"
         )
-    database.execute(
-        "UPDATE epoch SET number = ?, first_lost = ?, last_lost = ?, witnessed = 1",
-        (number, first_lost, last_lost),
-    )
-    witness.write(number, last)
+    # The witness first: a start that ends between the two must find nothing amiss.
+    witnessed_now = witness.write(number, last) or seen is not None
+    if put_back or witnessed_now != bool(witnessed):
+        database.execute(
+            "UPDATE epoch SET number = ?, first_lost = ?, last_lost = ?, witnessed = ?",
+            (number, first_lost, last_lost, witnessed_now),
+        )
     return Epoch(number, Lost(first_lost, last_lost)), last

@@ -9,6 +9,7 @@ import pytest
 
 from broker.core.ports import Store
 from tests.stores.engines import ENGINES, Engine
+from tests.stores.steps import Reopen
 
 
 @pytest.fixture(params=list(ENGINES))
@@ -21,3 +22,8 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 def store(engine: Engine) -> Store:
     return engine.open()
+
+
+@pytest.fixture
+def reopen(engine: Engine) -> Reopen:
+    return engine.reopen

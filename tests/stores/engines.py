@@ -13,13 +13,12 @@ from typing import Protocol
 
 import pytest
 
-from broker.core.dedup import DedupLimits
-from broker.core.ports import Store
+from broker.core.ports import Store, StoreLimits
 from broker.stores.memory import MemoryStore
 from broker.stores.sqlite import SqliteStore
 
 MAILBOX_MESSAGES_MAX = 5
-DEDUP = DedupLimits()
+LIMITS = StoreLimits(mailbox_messages_max=MAILBOX_MESSAGES_MAX)
 
 
 class Engine(Protocol):
@@ -27,10 +26,10 @@ class Engine(Protocol):
 
     #: Does what was committed outlive the store object?
     durable: bool
+    #: Is a store that was reopened another object?
+    reopens: bool
 
-    def open(
-        self, *, messages_max: int = MAILBOX_MESSAGES_MAX, dedup: DedupLimits = DEDUP
-    ) -> Store: ...
+    def open(self, limits: StoreLimits = LIMITS) -> Store: ...
 
     def reopen(self, store: Store) -> Store: ...
 
@@ -41,14 +40,13 @@ class MemoryEngine:
     """Nothing to reopen: the same object again."""
 
     durable = False
+    reopens = False
 
     def __init__(self, folder: Path) -> None:
         pass
 
-    def open(
-        self, *, messages_max: int = MAILBOX_MESSAGES_MAX, dedup: DedupLimits = DEDUP
-    ) -> Store:
-        return MemoryStore(mailbox_messages_max=messages_max, dedup=dedup)
+    def open(self, limits: StoreLimits = LIMITS) -> Store:
+        return MemoryStore(limits)
 
     def reopen(self, store: Store) -> Store:
         return store
@@ -58,7 +56,7 @@ class MemoryEngine:
 
 
 class SqliteEngine:
-    """One file; `reopen` says whether a second object over it tells the same."""
+    """One file; `reopens` says whether a second object over it tells the same."""
 
     durable = True
     reopens = False
@@ -66,13 +64,11 @@ class SqliteEngine:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "kotak.db"
         self._opened: list[Store] = []
-        self._limits = (MAILBOX_MESSAGES_MAX, DEDUP)
+        self._limits = LIMITS
 
-    def open(
-        self, *, messages_max: int = MAILBOX_MESSAGES_MAX, dedup: DedupLimits = DEDUP
-    ) -> Store:
-        self._limits = (messages_max, dedup)
-        store = SqliteStore(self._path, mailbox_messages_max=messages_max, dedup=dedup)
+    def open(self, limits: StoreLimits = LIMITS) -> Store:
+        self._limits = limits
+        store = SqliteStore(self._path, limits)
         self._opened.append(store)
         return store
 
@@ -81,8 +77,7 @@ class SqliteEngine:
             return store
         store.close()
         self._opened.remove(store)
-        messages_max, dedup = self._limits
-        return self.open(messages_max=messages_max, dedup=dedup)
+        return self.open(self._limits)
 
     def close(self) -> None:
         while self._opened:

@@ -5,75 +5,31 @@ A test says ``store = reopen(store)`` where a restart must change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-
 import pytest
 
 from broker.core.dedup import DedupLimits
-from broker.core.model import Account, Message, Page, SessionRecord
-from broker.core.ports import Store
-from broker.wire.errors import Code, WireError
+from broker.core.model import Account, SessionRecord
+from broker.core.ports import Store, StoreLimits
+from broker.wire.errors import Code
+from broker.wire.limits import SEQ_MAX
 from tests.stores.engines import MAILBOX_MESSAGES_MAX, Engine, absent
-
-NOW_MS = 1_700_000_000_000
-Reopen = Callable[[Store], Store]
-
-
-class Interrupted(Exception):
-    """Something that is no store's business ends a batch."""
-
-
-@contextmanager
-def failing_batch(store: Store) -> Iterator[None]:
-    with suppress(Interrupted), store.batch():
-        yield
-        raise Interrupted
-
-
-@pytest.fixture
-def reopen(engine: Engine) -> Reopen:
-    return engine.reopen
-
-
-def account(user: str, name: str = "", password_hash: str = "hash") -> Account:
-    return Account(user, name or user.title(), password_hash)
+from tests.stores.steps import (
+    NOW_MS,
+    Reopen,
+    account,
+    ack,
+    failing_batch,
+    ids,
+    message,
+    read,
+    refused,
+    send,
+    with_users,
+)
 
 
 def session(number: int, user: str = "ann", expires_ms: int = NOW_MS + 9) -> SessionRecord:
-    return SessionRecord(bytes([number]) * 32, user, NOW_MS + number, expires_ms)
-
-
-def with_users(store: Store, *users: str) -> Store:
-    with store.batch():
-        for user in users:
-            store.put_account(user, account(user))
-    return store
-
-
-def send(store: Store, message_id: str, text: str = "hi", to: str = "bob") -> int:
-    with store.batch():
-        return store.append(to, "ann", message_id, text, NOW_MS).seq
-
-
-def inbox(store: Store, user: str = "bob", after: int = 0, limit: int = 100) -> Page:
-    with store.batch():
-        return store.read(user, after, limit, 1_000_000)
-
-
-def ids(store: Store, user: str = "bob", after: int = 0, limit: int = 100) -> list[str]:
-    return [message.message_id for message in inbox(store, user, after, limit).messages]
-
-
-def ack(store: Store, seq: int, user: str = "bob") -> int:
-    with store.batch():
-        return store.acknowledge(user, seq)
-
-
-def refused(code: Code, step: Callable[[], object]) -> None:
-    with pytest.raises(WireError) as caught:
-        step()
-    assert caught.value.code is code
+    return SessionRecord(bytes([number]) * 32, user, NOW_MS + number, expires_ms, "phone")
 
 
 # --- append, read, acknowledge ---------------------------------------------------------------
@@ -82,12 +38,13 @@ def refused(code: Code, step: Callable[[], object]) -> None:
 def test_a_message_comes_back_with_all_that_was_stored(store: Store, reopen: Reopen) -> None:
     with_users(store, "bob")
     seq = send(store, "m1", "h\u00e9 \U0001f4ec\x00\n")
-    page = inbox(reopen(store))
-    assert page == ([Message(seq, NOW_MS, "ann", "m1", "h\u00e9 \U0001f4ec\x00\n")], False, 0)
+    page = read(reopen(store))
+    assert page.messages == [message(seq, "m1", "h\u00e9 \U0001f4ec\x00\n")]
+    assert page[1:] == (False, 0, page.delivered, seq, None)
 
 
 def test_an_empty_mailbox_is_an_empty_page(store: Store) -> None:
-    assert inbox(with_users(store, "bob")) == ([], False, 0)
+    assert read(with_users(store, "bob")) == ([], False, 0, 0, 0, None)
 
 
 def test_reading_takes_nothing_and_keeps_the_order_of_sending(store: Store, reopen: Reopen) -> None:
@@ -102,9 +59,9 @@ def test_a_message_is_read_within_the_batch_that_stores_it(store: Store) -> None
     with_users(store, "bob")
     with store.batch():
         store.append("bob", "ann", "m1", "hi", NOW_MS)
-        assert [each.message_id for each in store.read("bob", 0, 10, 1_000).messages] == ["m1"]
+        assert [each.message_id for each in store.read("bob", "", 0, 10, 1_000).messages] == ["m1"]
         store.append("bob", "ann", "m2", "hi", NOW_MS)
-        assert len(store.read("bob", 0, 10, 1_000).messages) == 2
+        assert len(store.read("bob", "", 0, 10, 1_000).messages) == 2
     assert ids(store) == ["m1", "m2"]
 
 
@@ -112,8 +69,10 @@ def test_acknowledged_is_gone_and_the_rest_stays(store: Store, reopen: Reopen) -
     with_users(store, "bob")
     first, second = send(store, "m1"), send(store, "m2")
     assert ack(store, first) == first
-    assert inbox(store) == ([Message(second, NOW_MS, "ann", "m2", "hi")], False, first)
-    assert inbox(reopen(store)) == ([Message(second, NOW_MS, "ann", "m2", "hi")], False, first)
+    for _ in range(2):
+        page = read(store)
+        assert (page.messages, page.more, page.cursor) == ([message(second, "m2")], False, first)
+        store = reopen(store)
 
 
 def test_an_acknowledgement_is_repeatable_and_never_goes_back(store: Store, reopen: Reopen) -> None:
@@ -131,7 +90,7 @@ def test_the_cursor_stops_at_the_last_message(store: Store, reopen: Reopen) -> N
     with_users(store, "bob", "eve")
     last = send(store, "m1")
     send(store, "m2", to="eve")
-    assert ack(store, 2**63 - 1) == last
+    assert ack(store, SEQ_MAX) == last
     store = reopen(store)
     assert send(store, "m3") > last
     assert ids(store) == ["m3"], "a message still to come is not acknowledged in advance"
@@ -156,9 +115,9 @@ def test_append_and_acknowledge_in_one_batch(store: Store, reopen: Reopen) -> No
     with_users(store, "bob")
     with store.batch():
         seq = store.append("bob", "ann", "m1", "hi", NOW_MS).seq
-        assert store.acknowledge("bob", seq) == seq
-        assert store.read("bob", 0, 9, 9) == ([], False, seq)
-    assert inbox(reopen(store)) == ([], False, seq)
+        assert store.acknowledge("bob", "", seq) == seq
+        assert store.read("bob", "", 0, 9, 9)[:3] == ([], False, seq)
+    assert read(reopen(store))[:3] == ([], False, seq)
 
 
 def test_mailboxes_do_not_touch_each_other(store: Store, reopen: Reopen) -> None:
@@ -174,8 +133,8 @@ def test_mailboxes_do_not_touch_each_other(store: Store, reopen: Reopen) -> None
 def test_nobody_of_that_name(store: Store) -> None:
     with store.batch():
         refused(Code.NO_SUCH_USER, lambda: store.append("bob", "ann", "m1", "hi", NOW_MS))
-        refused(Code.NO_SUCH_USER, lambda: store.read("bob", 0, 1, 1))
-        refused(Code.NO_SUCH_USER, lambda: store.acknowledge("bob", 1))
+        refused(Code.NO_SUCH_USER, lambda: store.read("bob", "", 0, 1, 1))
+        refused(Code.NO_SUCH_USER, lambda: store.acknowledge("bob", "", 1))
 
 
 def test_a_full_mailbox_refuses_and_takes_again_after_an_acknowledgement(
@@ -192,6 +151,31 @@ def test_a_full_mailbox_refuses_and_takes_again_after_an_acknowledgement(
     assert ids(store)[-1] == "one more"
 
 
+def test_a_mailbox_takes_no_more_bytes_than_its_limit_but_one_message_at_least(
+    engine: Engine,
+) -> None:
+    store = with_users(engine.open(StoreLimits(mailbox_bytes_max=10)), "bob")
+    first = send(store, "m1", "\u00e9" * 10)
+    store = engine.reopen(store)
+    refused(Code.MAILBOX_FULL, lambda: send(store, "m2", "x"))
+    ack(store, first)
+    send(store, "m3", "\u00e9" * 4)
+    store = engine.reopen(store)
+    refused(Code.MAILBOX_FULL, lambda: send(store, "m4", "123"))
+    send(store, "m5", "12")
+    assert ids(store) == ["m3", "m5"]
+
+
+def test_the_bytes_of_a_failed_batch_do_not_count(engine: Engine) -> None:
+    store = with_users(engine.open(StoreLimits(mailbox_bytes_max=10)), "bob")
+    first = send(store, "m1", "12345")
+    with failing_batch(store):
+        store.append("bob", "ann", "lost", "12345", NOW_MS)
+        store.acknowledge("bob", "", first)
+    refused(Code.MAILBOX_FULL, lambda: send(store, "m2", "123456"))
+    send(store, "m3", "12345")
+
+
 # --- pages -----------------------------------------------------------------------------------
 
 
@@ -202,7 +186,7 @@ def test_pages_follow_each_other_without_gap_or_overlap(store: Store, reopen: Re
     seen: list[int] = []
     more = True
     while more:
-        page = inbox(store, after=seen[-1] if seen else 0, limit=2)
+        page = read(store, after=seen[-1] if seen else 0, limit=2)
         seen += [message.seq for message in page.messages]
         more = page.more
     assert seen == sent
@@ -213,7 +197,7 @@ def test_more_tells_whether_something_waits_behind(store: Store, limit: int, *, 
     with_users(store, "bob")
     for number in range(3):
         send(store, f"m{number}")
-    page = inbox(store, limit=limit)
+    page = read(store, limit=limit)
     assert (len(page.messages), page.more) == (min(limit, 3), more)
 
 
@@ -223,7 +207,7 @@ def test_after_counts_only_above_the_cursor(store: Store) -> None:
     ack(store, seqs[1])
     assert ids(store, after=seqs[0]) == ["m2", "m3"]
     assert ids(store, after=seqs[2]) == ["m3"]
-    assert inbox(store, after=2**63 - 1) == ([], False, seqs[1])
+    assert read(store, after=SEQ_MAX)[:3] == ([], False, seqs[1])
 
 
 @pytest.mark.parametrize(
@@ -236,20 +220,20 @@ def test_a_page_is_bounded_by_bytes_of_utf8_and_holds_one_at_least(
     for number in range(3):
         send(store, f"m{number}", "a\u00e9\u00e9")  # five bytes, three characters
     with store.batch():
-        messages, more, _ = store.read("bob", 0, 100, bytes_max)
+        messages, more, *_ = store.read("bob", "", 0, 100, bytes_max)
     assert (len(messages), more) == (count, count < 3)
 
 
 def test_a_long_queue_is_read_and_acknowledged_in_order(engine: Engine) -> None:
-    store = with_users(engine.open(messages_max=1_000), "bob")
+    store = with_users(engine.open(StoreLimits(mailbox_messages_max=1_000)), "bob")
     with store.batch():
         sent = [store.append("bob", "ann", str(n), "x", NOW_MS).seq for n in range(700)]
     store = engine.reopen(store)
-    assert [each.seq for each in inbox(store, limit=1_000).messages] == sent
+    assert [each.seq for each in read(store, limit=1_000).messages] == sent
     assert ack(store, sent[599]) == sent[599]
-    assert [each.seq for each in inbox(store, limit=1_000).messages] == sent[600:]
+    assert [each.seq for each in read(store, limit=1_000).messages] == sent[600:]
     store = engine.reopen(store)
-    assert [each.seq for each in inbox(store, limit=99).messages] == sent[600:699]
+    assert [each.seq for each in read(store, limit=99).messages] == sent[600:699]
 
 
 # --- stored once -----------------------------------------------------------------------------
@@ -306,8 +290,8 @@ def test_two_senders_may_use_the_same_id(store: Store, reopen: Reopen) -> None:
 
 
 def test_an_id_is_remembered_for_as_many_messages_as_promised(engine: Engine) -> None:
-    limits = DedupLimits(ids_per_sender=3, ids_max=100)
-    store = with_users(engine.open(messages_max=100, dedup=limits), "bob")
+    limits = StoreLimits(dedup=DedupLimits(ids_per_sender=3, ids_max=100))
+    store = with_users(engine.open(limits), "bob")
     sent = [send(store, f"m{number}") for number in range(20)]
     store = engine.reopen(store)
     assert [send(store, f"m{number}") for number in (17, 18, 19)] == sent[17:]
@@ -320,20 +304,21 @@ def test_a_failed_batch_leaves_nothing_behind(store: Store, reopen: Reopen) -> N
     with_users(store, "bob")
     kept = send(store, "kept")
     with store.batch():
-        store.put_session(session(1).digest, session(1))
+        store.put(session(1))
     with failing_batch(store):
         store.append("bob", "ann", "lost", "hi", NOW_MS)
-        store.acknowledge("bob", kept)
-        store.put_account("eve", account("eve"))
+        store.acknowledge("bob", "", kept)
+        store.put(account("eve"))
         store.append("eve", "ann", "to eve", "hi", NOW_MS)
-        store.put_account("bob", account("bob", "Robert"))
-        store.put_session(session(1).digest, None)
-        store.put_session(session(2).digest, session(2))
-        store.read("bob", 0, 9, 99)
+        store.put(account("bob", "Robert"))
+        store.remove(SessionRecord, session(1).digest)
+        store.put(session(2))
+        store.read("bob", "", 0, 9, 99)
     store = reopen(store)
-    assert inbox(store) == ([Message(kept, NOW_MS, "ann", "kept", "hi")], False, 0)
-    assert store.accounts("", 10) == [account("bob")]
-    assert list(store.sessions()) == [session(1)]
+    page = read(store)
+    assert (page.messages, page.more, page.cursor) == ([message(kept, "kept")], False, 0)
+    assert store.find_all(Account) == [account("bob")]
+    assert store.find_all(SessionRecord) == [session(1)]
     refused(Code.NO_SUCH_USER, lambda: send(store, "m", to="eve"))
 
 
@@ -345,7 +330,15 @@ def test_the_id_and_the_sequence_of_a_failed_batch_are_free_again(
         lost = store.append("bob", "ann", "m1", "hi", NOW_MS).seq
     store = reopen(store)
     assert send(store, "m1", "other text") == lost
-    assert [message.text for message in inbox(store).messages] == ["other text"]
+    assert [each.text for each in read(store).messages] == ["other text"]
+
+
+def test_what_was_read_in_a_failed_batch_was_not_delivered(store: Store) -> None:
+    with_users(store, "bob")
+    send(store, "m1")
+    with failing_batch(store):
+        store.read("bob", "", 0, 9, 99)
+    assert read(store).delivered == 0
 
 
 def test_a_removal_that_failed_brings_back_the_mailbox(store: Store, reopen: Reopen) -> None:
@@ -355,24 +348,13 @@ def test_a_removal_that_failed_brings_back_the_mailbox(store: Store, reopen: Reo
     ack(store, first)
     with failing_batch(store):
         store.append("bob", "ann", "m3", "hi", NOW_MS)
-        store.put_account("bob", None)
-        store.put_account("bob", account("bob", "Another"))
+        store.remove(Account, "bob")
+        store.put(account("bob", "Another"))
         store.append("bob", "ann", "m4", "hi", NOW_MS)
     store = reopen(store)
-    assert store.account("bob") == account("bob")
+    assert store.find(Account, "bob") == account("bob")
     assert ids(store) == ["m2"]
-    assert ack(store, 2**63 - 1) == first + 1
-
-
-def test_sessions_keep_their_order_when_a_removal_fails(store: Store, reopen: Reopen) -> None:
-    records = [session(number) for number in range(3)]
-    with store.batch():
-        for record in records:
-            store.put_session(record.digest, record)
-    with failing_batch(store):
-        store.put_session(records[0].digest, None)
-        store.put_session(records[2].digest, None)
-    assert list(reopen(store).sessions()) == records
+    assert ack(store) == first + 1
 
 
 def test_a_refusal_within_a_batch_does_not_end_it(store: Store, reopen: Reopen) -> None:
@@ -384,95 +366,11 @@ def test_a_refusal_within_a_batch_does_not_end_it(store: Store, reopen: Reopen) 
     assert ids(reopen(store)) == ["m1", "m3"]
 
 
-def test_an_empty_batch_and_one_that_only_reads(store: Store) -> None:
+def test_an_empty_batch_and_one_that_only_looks(store: Store) -> None:
     with store.batch():
         pass
     with store.batch():
-        assert store.account("bob") is None
-
-
-# --- accounts --------------------------------------------------------------------------------
-
-
-def test_an_account_is_stored_changed_and_removed(store: Store, reopen: Reopen) -> None:
-    with_users(store, "bob")
-    send(store, "m1")
-    with store.batch():
-        store.put_account("bob", account("bob", "Robert", "new hash"))
-    store = reopen(store)
-    assert store.account("bob") == account("bob", "Robert", "new hash")
-    assert ids(store) == ["m1"], "a new password keeps the mailbox"
-    with store.batch():
-        store.put_account("bob", None)
-    store = reopen(store)
-    assert store.account("bob") is None
-    refused(Code.NO_SUCH_USER, lambda: inbox(store))
-
-
-def test_removing_nobody_is_no_error(store: Store) -> None:
-    with store.batch():
-        store.put_account("bob", None)
-        store.put_session(session(1).digest, None)
-    assert store.accounts("", 10) == []
-
-
-def test_a_name_given_again_starts_with_an_empty_mailbox(store: Store, reopen: Reopen) -> None:
-    with_users(store, "bob", "eve")
-    ack(store, send(store, "m1"))
-    send(store, "m2")
-    send(store, "m3", to="eve")
-    with store.batch():
-        store.append("bob", "ann", "m4", "hi", NOW_MS)
-        store.acknowledge("bob", 2)
-        store.put_account("bob", None)
-        store.put_account("bob", account("bob"))
-    store = reopen(store)
-    assert inbox(store) == ([], False, 0)
-    send(store, "m5")
-    store = reopen(store)
-    assert (ids(store), ids(store, "eve")) == (["m5"], ["m3"])
-
-
-def test_accounts_come_in_order_of_name_page_by_page(store: Store, reopen: Reopen) -> None:
-    store = reopen(with_users(store, "d", "b", "a", "c", "aa"))
-    assert [each.user for each in store.accounts("", 3)] == ["a", "aa", "b"]
-    assert [each.user for each in store.accounts("b", 3)] == ["c", "d"]
-    assert store.accounts("d", 3) == []
-    assert [each.user for each in store.accounts("bb", 1)] == ["c"]
-
-
-# --- sessions --------------------------------------------------------------------------------
-
-
-def test_sessions_come_oldest_first_of_one_user_or_of_all(store: Store, reopen: Reopen) -> None:
-    records = [session(3), session(1, "bob"), session(2)]
-    with store.batch():
-        for record in records:
-            store.put_session(record.digest, record)
-    store = reopen(store)
-    assert list(store.sessions()) == records
-    assert list(store.sessions("ann")) == [records[0], records[2]]
-    assert list(store.sessions("eve")) == []
-    assert store.session(records[1].digest) == records[1]
-    assert store.session(b"\0" * 32) is None
-
-
-def test_a_session_that_is_extended_keeps_its_place(store: Store, reopen: Reopen) -> None:
-    with store.batch():
-        for number in (1, 2):
-            store.put_session(session(number).digest, session(number))
-    longer = session(1, expires_ms=NOW_MS + 99)
-    with store.batch():
-        store.put_session(longer.digest, longer)
-    assert list(reopen(store).sessions()) == [longer, session(2)]
-
-
-def test_a_session_that_ended_is_gone(store: Store, reopen: Reopen) -> None:
-    with store.batch():
-        store.put_session(session(1).digest, session(1))
-    with store.batch():
-        store.put_session(session(1).digest, None)
-    assert reopen(store).session(session(1).digest) is None
+        assert store.find(Account, "bob") is None
 
 
 # --- the suite itself ------------------------------------------------------------------------
