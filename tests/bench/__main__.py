@@ -9,8 +9,10 @@ from collections import defaultdict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tests.bench.check import check
 from tests.bench.crew import CrewError
 from tests.bench.figures import Figures, Result, medians, ratios, to_line
+from tests.bench.judgement import BaselineError
 from tests.bench.machine import commit
 from tests.bench.options import Options, parse
 from tests.bench.plots import draw
@@ -21,25 +23,41 @@ from tests.load.broker_process import BrokerError
 from tests.load.doors import UnreachableError
 
 _EXIT_FAILED, _EXIT_INTERRUPTED = 1, 130
+#: Of a check, for which 1 says that the broker has become slower.
+_EXIT_UNCHECKED = 3
+
+_FAILURES = (
+    CrewError, BrokerError, UnreachableError, ProfilerError, BaselineError, RuntimeError,
+)  # fmt: skip
 
 
 def main() -> int:
-    """Return 0, 1 where a point could not be measured, 130 after Ctrl-C."""
+    """Return 0, 1 where a point could not be measured, 130 after Ctrl-C; a check: see `check`."""
     options = parse()
     if options is None:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave no broker behind
     notes = error_console()
     try:
+        if options.check:
+            return _check(options, notes)
         results = options.measured if options.measured is not None else _measure(options, notes)
-    except (CrewError, BrokerError, UnreachableError, ProfilerError, RuntimeError) as error:
+    except _FAILURES as error:
         notes.print(f"bench: {error}", style="red", markup=False, soft_wrap=True)
-        return _EXIT_FAILED
+        return _EXIT_UNCHECKED if options.check else _EXIT_FAILED
     except KeyboardInterrupt:
         notes.print("bench: interrupted")
         return _EXIT_INTERRUPTED
     _report(options, results, notes)
     return 0
+
+
+def _check(options: Options, notes: Console) -> int:
+    with notes.status("starting") as status:
+        bench = Bench(
+            seconds=options.seconds, store=options.store, folder=options.folder, show=status.update
+        )
+        return check(bench, notes, rounds=options.repeat, write=options.write, tables=options.table)
 
 
 def _measure(options: Options, notes: Console) -> list[Result]:

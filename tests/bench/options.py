@@ -7,9 +7,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from tests.bench import check
 from tests.bench.figures import Result, load
 from tests.bench.points import POINTS, Point, chosen
+
+_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,8 @@ class Options:
     measured: list[Result] | None
     before: list[Result] | None
     table: bool
+    check: bool = False
+    write: bool = False
 
 
 def parse(words: Sequence[str] | None = None) -> Options | None:
@@ -40,10 +46,14 @@ def parse(words: Sequence[str] | None = None) -> Options | None:
         points = chosen(given.points)
     except ValueError as error:
         parser.error(str(error))
+    if given.check:
+        _only_a_check(parser, given)
+    elif given.write:
+        parser.error("--write belongs to --check: it sets the baseline")
     return Options(
         points=points,
-        seconds=given.seconds,
-        repeat=given.repeat,
+        seconds=given.seconds or (check.SECONDS if given.check else _SECONDS),
+        repeat=given.repeat or (check.ROUNDS if given.check else 1),
         store=given.store,
         folder=given.folder,
         profile=given.profile,
@@ -51,7 +61,15 @@ def parse(words: Sequence[str] | None = None) -> Options | None:
         measured=given.read,
         before=given.compare,
         table=not given.json,
+        check=given.check,
+        write=given.write,
     )
+
+
+def _only_a_check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    for name in ("points", "profile", "draw", "read", "compare"):
+        if getattr(given, name):
+            parser.error(f"--check measures one point its own way: leave --{name} out")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,10 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--points", nargs="+", default=[], metavar="POINT",
         help="only these: names, series, or patterns such as 'body-*' (all)")  # fmt: skip
     add("--list", action="store_true", help="list the points and their series")
-    add("--seconds", type=_number(0.1, 60.0), default=5.0, metavar="S",
-        help="how long a point sends (5)")  # fmt: skip
-    add("--repeat", type=lambda word: int(_number(1, 100)(word)), default=1, metavar="N",
-        help="measure all N times, round by round, and take medians (1)")  # fmt: skip
+    add("--seconds", type=_number(0.1, 60.0), metavar="S",
+        help=f"how long a point sends ({_SECONDS:g}; with --check {check.SECONDS:g})")  # fmt: skip
+    add("--repeat", type=lambda word: int(_number(1, 100)(word)), metavar="N",
+        help="measure all N times, round by round, and take medians "
+        f"(1; with --check {check.ROUNDS})")  # fmt: skip
     add("--store", choices=("sqlite:", "memory:"), default="sqlite:", help="the broker's engine")
     add("--data", dest="folder", type=_folder, metavar="FOLDER",
         help="where the brokers keep their files: the disk that is measured")  # fmt: skip
@@ -80,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
         help="do not measure: take the JSON lines of an earlier run")  # fmt: skip
     add("--compare", type=_results, metavar="FILE",
         help="print the ratios to the JSON lines of an earlier run")  # fmt: skip
+    add("--check", action="store_true",
+        help="has the broker become slower, relative to a bare echo? exit code 1 if by over "
+        "a third, 3 where it could not be measured")  # fmt: skip
+    add("--write", action="store_true", help="with --check: make this the baseline")
     add("--json", action="store_true", help="JSON lines only, no tables")
     return parser
 
