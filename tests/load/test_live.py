@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from random import Random
@@ -16,6 +15,8 @@ from clients.results import Inbox, Message
 from tests.load.broker_process import Restart
 from tests.load.live import measure_live, rows
 from tests.load.plan import Plan, parse
+from tests.load.report import report
+from tests.load.run import run
 from tests.load.subscriber import Subscriber
 from tests.load.test_load import figures, loadtest
 from tests.proof import checker
@@ -203,13 +204,20 @@ def test_a_short_load_with_a_kill_breaks_no_promise(tmp_path: Path) -> None:
     assert checker.main([str(kept)]) == 0
 
 
+def test_a_broker_that_forgets_when_killed_is_not_called_clean() -> None:
+    """The counter-check: the same load on a memory store must fail, or the verdict says nothing."""
+    plan = Plan(
+        senders=1, readers=1, subscribers=2, mailboxes=2, messages=2_000, window=20, kills=1,
+        store="memory:",
+    )  # fmt: skip
+    result = report(plan, run(plan, lambda _: None))
+    assert result.exit_code != 0
+    assert result.figures.tokens_valid < result.figures.tokens
+    assert any("give up" in complaint for complaint in result.complaints)
+
+
 def test_a_person_is_shown_how_soon_messages_arrive() -> None:
     done = loadtest("--subscribers", "4", "--senders", "2", "--messages", "100")
     assert done.returncode == 0, done.stdout + done.stderr
     for word in ("4 subscribers", "messages pushed", "arrived p50", "complete", "L2 holds"):
         assert word in done.stdout
-
-
-def test_json_says_nothing_of_subscribers_where_there_are_none() -> None:
-    done = loadtest("--senders", "1", "--messages", "50", "--mailboxes", "2", "--json")
-    assert json.loads(done.stdout)["live"] is None

@@ -249,6 +249,7 @@ class TestReport:
         print_json(carry_out(FakeBroker(), tmp_path))
         result = json.loads(capsys.readouterr().out)
         assert result["clean"] is True
+        assert result["live"] is None
         assert result["laws"] == dict.fromkeys(("L1", "L2", "L3", "L4", "L5", "L6"), 0)
         assert result["broker_cpu_us_per_send"] == pytest.approx(10.0)
 
