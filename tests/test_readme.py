@@ -43,7 +43,7 @@ DOCUMENTS: Final = (
 
 
 def run(text: str, broker: Broker) -> subprocess.CompletedProcess[str]:
-    assert ADDRESS in text
+    assert ADDRESS in text or "broker.embedding" in text
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", text.replace(ADDRESS, broker.zmq)],
         cwd=ROOT,
@@ -55,9 +55,11 @@ def run(text: str, broker: Broker) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_readme_has_a_blocking_an_asyncio_and_a_receiving_program() -> None:
-    assert [("AsyncClient" in text) for text in PROGRAMS] == [False, True, False]
-    assert [("client.messages()" in text) for text in PROGRAMS] == [False, False, True]
+def test_the_readme_has_these_programs_in_this_order() -> None:
+    marks = ("send_many", "AsyncClient", "client.messages()", "rooms.create", "broker.embedding")
+    assert [[mark in text for mark in marks] for text in PROGRAMS] == [
+        [here is mark for here in marks] for mark in marks
+    ]
 
 
 def test_the_blocking_program_sends_reads_in_order_and_takes(demo_broker: Broker) -> None:
@@ -96,6 +98,28 @@ def test_the_receiver_prints_what_waits_and_what_arrives_and_takes_it(
                 eventually(lambda: not reader.inbox().messages)
             finally:
                 receiver.kill()
+
+
+def test_the_rooms_program_tells_what_came_from_where_and_what_became_of_it(
+    demo_broker: Broker,
+) -> None:
+    done = run(PROGRAMS[3], demo_broker)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [re.sub(r"^\d+ ", "SEQ ", line) for line in done.stdout.splitlines()]
+    assert lines == [
+        "#kelas besok libur False",
+        "shafwa jadi datang? False",
+        "delivered",
+        "SEQ #kelas stored besok libur",
+        "SEQ afif delivered jadi datang?",
+        "shafwa connected",
+        "afif connected",
+    ]
+
+
+def test_the_embedding_program_needs_no_broker_beside_it(demo_broker: Broker) -> None:
+    done = run(PROGRAMS[4], demo_broker)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def transcript(first: str) -> list[str]:
