@@ -3,7 +3,7 @@
 One value says it all (`read_curve`): the broker's public key itself, the file that it stands in, or
 a key file of the client's own that names the broker's key too (``kotak keygen FILE --broker KEY``).
 Without a pair of its own a client makes one for the occasion: enough for a broker that asks for
-passwords, not for one that admits enrolled keys only. Source: docs/PROTOCOL.md, "Encryption".
+passwords, not for one that admits enrolled keys only. Source: docs/SECURITY.md, "Encryption".
 """
 
 from __future__ import annotations

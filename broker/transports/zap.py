@@ -90,6 +90,9 @@ class ZapHandler:
         if self.alive:
             self._rope.send(b"", _NOBLOCK)
             self._thread.join()
+        with suppress(zmq.ZMQError):  # stopped before
+            # Now, and not when libzmq gets to it: who asks meanwhile would wait for an answer.
+            self._socket.unbind(ENDPOINT)
         self._close()
 
     def _close(self) -> None:
