@@ -4,7 +4,8 @@ The driver brings ``common.py`` (the class `Peer`, the workload, the accounting)
 on the path: ``python peers.py --module scripts/peer_kotak.py --producers 2 --window 100``. With a
 window of 1 the client sends one by one, else through `Client.send_many`, a true sliding window.
 A drain reads pages of 100 (client ``lib``) or of 1000, the protocol's largest (``lib1000``), and
-acknowledges each one. Sessions are opened before the clock starts.
+acknowledges each one. Client ``text`` sends lines through the text door, as minimal clients of the
+driver do, and drains nothing. Sessions are opened before the clock starts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from argon2 import PasswordHasher  # noqa: E402 - the project is on the path from here on
-from common import BODY, Peer, box_of, wait_port  # noqa: E402 - the driver's
+from common import (  # noqa: E402 - the driver's
+    BODY,
+    Peer,
+    box_of,
+    connect,
+    free_port,
+    wait_port,
+    window_loop,
+)
+
+from broker.wire.text import REPLY_END, chat_reply  # noqa: E402 - as above
+from clients.text_connection import TextConnection  # noqa: E402 - as above
 
 #: Guards nothing: the accounts live as long as the run.
 PASSWORD = "bench-only"  # noqa: S105 - see above
@@ -30,7 +42,7 @@ class Peer_(Peer):  # noqa: N801 - the driver's name for it
     """One broker in the driver's folder, on its port."""
 
     MODES = ("sqlite", "memory")
-    CLIENTS = ("lib", "lib1000")
+    CLIENTS = ("lib", "lib1000", "text")
 
     def version(self) -> str:
         """Return the version and the commit."""
@@ -44,11 +56,12 @@ class Peer_(Peer):  # noqa: N801 - the driver's name for it
 
     def start(self) -> None:
         self.batch = 1_000 if self.client == "lib1000" else 100
-        any_port = "127.0.0.1:0"
+        self.drains = self.client != "text"
+        self.text_port = free_port()
         broker = self.spawn(
             [sys.executable, "-m", "broker.cli", "serve", "--data", f"{self.dir}/data",
              "--store", f"{self.mode}:", "--zmq", f"tcp://127.0.0.1:{self.port}",
-             "--text", any_port, "--http", any_port],
+             "--text", f"127.0.0.1:{self.text_port}", "--http", "off"],
             env={"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         wait_port(self.port, broker)
@@ -65,6 +78,9 @@ class Peer_(Peer):  # noqa: N801 - the driver's name for it
         )  # fmt: skip
 
     def produce(self, i: int, n: int, window: int, m: int, ph: Any) -> None:
+        if self.client == "text":
+            _lines(self.text_port, (i, m), n, window, ph)
+            return
         from clients.client import Client
 
         boxes = [f"user{j}" for j in range(m)]
@@ -122,3 +138,26 @@ def _pipelined(client: Any, boxes: list[str], n: int, window: int, latencies: An
         latencies.append(now() - began[k])
         if isinstance(outcome, Exception):
             raise outcome
+
+
+def _lines(port: int, who: tuple[int, int], n: int, window: int, ph: Any) -> None:
+    """Send ``n`` lines by the driver's minimal loop, which knows sockets and nothing else."""
+    i, m = who
+    with TextConnection("127.0.0.1", port) as door:
+        token = door.login(f"sender{i}", PASSWORD)["tokenid"]
+    lines = [f"chat {token} user{j}  {BODY} \r\n".encode() for j in range(m)]
+    sent, rest, answered = chat_reply(), b"", 0
+
+    def feed(received: bytes) -> range:
+        nonlocal rest, answered
+        *replies, rest = (rest + received).split(REPLY_END)
+        for reply in replies:
+            if reply + REPLY_END != sent:
+                raise RuntimeError(reply.decode("ascii", "replace"))
+        answered += len(replies)
+        return range(answered - len(replies), answered)
+
+    with connect(port) as socket:
+        ph.begin()
+        window_loop(socket, n, window, lambda k: lines[box_of(i, k, m)], feed, ph)
+        ph.end()
