@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from broker.core.ports import Store
+from broker.stores import sqlite_schema
 from tests.stores.engines import ENGINES, Engine
 from tests.stores.steps import Reopen
+
+
+@pytest.fixture(autouse=True)
+def short_wal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most tests open and close; writing 16 MiB each time is all that they would do."""
+    monkeypatch.setattr(sqlite_schema, "_WAL_BYTES", 4_096)
 
 
 @pytest.fixture(params=list(ENGINES))
