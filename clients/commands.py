@@ -307,6 +307,10 @@ def watch(call: Invocation) -> None:
 
 
 def who(call: Invocation) -> None:
+    """``kotak who``: list who is logged in, and with ``--detail`` how long ago each was heard.
+
+    Errors: `KotakError`, `NotLoggedInError` (docs/PROTOCOL.md, "user_on").
+    """
     detail: bool = call.args.detail
     with call.open(call.session().token) as client, call.waiting():
         users = client.users_on(detail=detail)

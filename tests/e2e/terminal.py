@@ -49,17 +49,20 @@ class Terminal:
         """As `read_until`, but tell whether they came."""
         deadline = time.monotonic() + patience_s
         while words not in self.seen[self._read :]:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or not self.read():
                 return False
-            self.read()
         self._read = self.seen.index(words, self._read) + len(words)
         return True
 
-    def read(self) -> None:
-        """Take what stands there by now."""
-        if select.select([self._mine], [], [], 0.1)[0]:
-            received = os.read(self._mine, 65_536).decode(errors="replace")
-            self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", received)
+    def read(self) -> bool:
+        """Take what stands there by now; False at the end, when the program has left."""
+        try:
+            if select.select([self._mine], [], [], 0.1)[0]:
+                received = os.read(self._mine, 65_536).decode(errors="replace")
+                self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", received)
+        except OSError:  # nobody holds the other side any more
+            return False
+        return True
 
     def type(self, keys: str) -> None:
         os.write(self._mine, keys.encode())

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.program import PATIENCE_S, ROOT, Ended, Serving, environment, run
+from clients.commands import TIMEOUT_S_DEFAULT
+from tests.e2e.program import PATIENCE_S, ROOT, Ended, Serving, connect, environment, run
 from tests.e2e.terminal import Terminal
 
 Kotak = Callable[..., Ended]
@@ -71,6 +72,41 @@ def test_an_evening_of_single_commands(kotak: Kotak, broker: Serving, tmp_path: 
     assert kotak("inbox", "--json") == (0, "", "")
     assert kotak("logout") == (0, "logout success\n", "")
     assert not (tmp_path / "session.json").exists()
+
+
+def test_an_evening_in_a_room(kotak: Kotak) -> None:
+    def lines(*words: str) -> list[str]:
+        ended = kotak(*words)
+        assert (ended.code, ended.err) == (0, "")
+        return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d|(?<=sequence )\d+", "N", ended.out).splitlines()
+
+    lines("login", "shafwa", "--password-env", "MKS")
+    assert lines("room", "create", "evening") == [
+        "room #evening made: its members may invite others"
+    ]
+    assert lines("room", "invite", "evening", "fadly") == ["fadly may join #evening now"]
+    lines("login", "fadly", "--password-env", "PRP", "--device", "phone")
+    assert "shafwa invites you to the room #evening" in kotak("inbox").out
+    assert lines("room", "join", "#evening") == ["joined #evening (2 members)"]
+    assert lines("send", "#evening", "hai", "semua") == ["message sent to #evening (sequence N)"]
+    assert lines("inbox", "--keep", "--json")
+    assert kotak("inbox").out.endswith("] Fadly (fadly) in #evening: hai semua\n")
+    assert lines("history", "--room", "evening")[-1].endswith("in #evening: hai semua")
+    assert lines("history", "--sent")[-1].endswith("to #evening, stored: hai semua")
+    assert lines("room", "members", "evening") == ["Fadly (fadly)", "Shafwa (shafwa)"]
+    assert "Fadly (fadly): connected" in lines("who", "--detail")
+    assert lines("room", "leave", "evening") == ["you are not in #evening any more"]
+
+
+def test_a_sender_asks_where_a_message_stands(kotak: Kotak) -> None:
+    kotak("login", "shafwa", "--password-env", "MKS")
+    found = re.search(r"sequence (\d+)", kotak("send", "mamang", "sudah?", "--ttl", "1h").out)
+    assert found
+    assert kotak("status", "mamang", found[1]).out.endswith(": stored, not delivered yet\n")
+    kotak("login", "mamang", "--password-stdin", typed="jkt\n")
+    assert "sudah?" in kotak("inbox").out
+    kotak("login", "shafwa", "--password-env", "MKS")
+    assert kotak("status", "mamang", found[1]).out.endswith(": acknowledged\n")
 
 
 def test_a_newcomer_registers_and_changes_the_password(kotak: Kotak) -> None:
@@ -240,6 +276,34 @@ def test_a_chat_at_a_terminal(broker: Serving, tmp_path: Path) -> None:
         terminal.read_until("dari terminal")
         assert terminal.leave("\x04") == 0
         assert "mks" not in terminal.seen
+
+
+def test_a_chat_whose_broker_hangs_and_goes_says_what_is_known_and_ends(tmp_path: Path) -> None:
+    with (
+        Serving(tmp_path / "data", "--demo", "--store", "memory:") as broker,
+        contextlib.closing(Terminal(settings(broker, tmp_path / "s.json"))) as terminal,
+    ):
+        terminal.read_until("Command :")
+        terminal.type("login shafwa mks\r")
+        terminal.read_until("Command kt_")
+        broker.signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, broker.process.pid, os.WSTOPPED)
+        terminal.type("chat shafwa satu kali\r")
+        terminal.read_until("waiting for the broker")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.read_until("Error, interrupted; whether the message was sent is not known")
+        terminal.read_until("Command kt_")
+        broker.signal(signal.SIGCONT)
+        terminal.type("chat shafwa satu kali\r")
+        terminal.read_until("message sent to shafwa")
+        with connect(broker) as client:
+            assert [message.text for message in client.inbox().messages] == ["satu kali"]
+        terminal.read_until("Command kt_")
+        broker.signal(signal.SIGKILL)
+        began = time.monotonic()
+        assert terminal.leave("quit\r") == 0
+        assert time.monotonic() - began < TIMEOUT_S_DEFAULT / 2
+        terminal.read_until("the sessions of this chat were not ended")
 
 
 def test_a_password_is_asked_for_hidden_at_a_terminal(broker: Serving, tmp_path: Path) -> None:
