@@ -17,6 +17,7 @@ from clients.errors import RequestError, RequestTimeout
 from tests.e2e.program import Serving
 from tests.proof.disk.full import RECOVERY_S_MAX
 from tests.proof.disk.interposer import FOR_EVER, Calls, Interposer
+from tests.proof.disk.journal import Kind
 from tests.proof.disk.whole import add_users, log_in, surrounded
 
 TEXT = "x" * 3_000
@@ -71,6 +72,20 @@ def test_a_disk_that_fails_once_ends_the_broker_and_a_restart_recovers(
             messages = reader.inbox().messages
     assert [message.text for message in messages] == ["before", "meanwhile"]
     assert messages[0].seq == first.seq
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="closing the store moves the log into the database")
+def test_a_broker_whose_sync_failed_does_not_sync_again(machine: Machine) -> None:
+    """A second sync may report success for pages that the kernel has dropped."""
+    with machine.client("ann") as client:
+        client.send("bob", "before")
+        machine.disk.fail(Calls.SYNC, 1, error=errno.EIO)
+        with pytest.raises(RequestError):
+            client.send("bob", "meanwhile", timeout_ms=800)
+    assert machine.broker.end().code == Exit.DISK_FAILED
+    kinds = [entry.kind for entry in machine.disk.entries()]
+    assert Kind.SYNC not in kinds[kinds.index(Kind.SYNC_FAILED) :]
 
 
 def test_a_full_disk_refuses_sends_serves_reads_and_recovers_without_a_restart(

@@ -56,7 +56,8 @@ def test_every_single_call_may_fail(library: Path, fault: Fault, seed: int) -> N
     strict=True, reason="SQLite keeps an error of the checkpoint after a commit to itself"
 )
 def test_a_sync_that_fails_in_a_checkpoint_ends_the_process_too(library: Path) -> None:
-    breaches = sweep(library, [SYNC_ONCE], seed=3, until_breach=True).breaches
+    # A checkpoint syncs twice, the log and the database: each second call meets it.
+    breaches = sweep(library, [SYNC_ONCE], seed=3, stride=2, until_breach=True).breaches
     assert not [str(b) for b in breaches if b.found.startswith(CHECKPOINT_SYNC)]
 
 

@@ -73,11 +73,13 @@ def test_a_power_cut_is_not_taken_for_an_old_backup(cuts: PowerCuts) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [11, 22_000])
 def test_200_power_cuts(library: Path, seed: int) -> None:
     assert nothing_broken(cut_power(library, cycles=200, seed=seed))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_broker_with_clients_over_ten_lives(library: Path) -> None:
     assert nothing_broken(cut_power_of_broker(library, kills=10, seed=2))

@@ -60,6 +60,11 @@ def log_in(address: str) -> dict[str, str]:
     return tokens
 
 
+def _epoch(address: str, tokens: dict[str, str]) -> int:
+    with Client(address, token=tokens[USERS[0]]) as client:
+        return client.inbox(limit=1).epoch
+
+
 def cut_power_of_broker(
     library: Path, *, kills: int, seed: int, show: Callable[[int], None] = lambda _: None
 ) -> PowerCuts:
@@ -98,7 +103,8 @@ class _Machine:
         ):
             if not self._tokens:
                 self._tokens = log_in(broker.doors.zmq)
-            ready = len(disk.entries())
+            ready, ready_ns = len(disk.entries()), time.monotonic_ns()
+            epoch = _epoch(broker.doors.zmq, self._tokens)
             answers = rng.randint(*_ANSWERS)
             records, faults = _load(broker, self._tokens, life, answers)
             entries = disk.entries()
@@ -106,7 +112,7 @@ class _Machine:
         result.lives += 1
         if faults:  # a token that is no longer valid is one
             result.breaches.append(Breach(self._seed, life, 0, result.cycles, faults))
-        said = Said(None, [_batch(record) for record in records])
+        said = Said(ready_ns, [_batch(record) for record in records], epoch)
         for cut in cuts_of(before, entries, rng, CUTS_PER_KILL, first=ready):
             found = judge_cut(cut, self._place / "cut", self._past, said, result)
             if found:
