@@ -21,6 +21,7 @@ from clients.chat_rooms import Refused, history, room, status
 from clients.display import lost_text, message_text, person, presence_text, safe_line
 from clients.errors import ConnectionFailed, KotakError, RequestTimeout, Unauthorized
 from clients.results import Inbox, Message
+from clients.room_text import unquoted
 
 NOT_AUTHORIZED: Final = "Error, not authorized"
 UNKNOWN_COMMAND: Final = "*Maaf, command tidak benar"
@@ -208,7 +209,7 @@ class Chat:
         self._say(f"username {safe_line(answer.user)} logged in, token {short_token(answer.token)}")
 
     def _chat(self, words: list[str]) -> None:
-        _, to, text = words
+        to, text = unquoted(words[1]), words[2]
         last = self._unanswered
         again = last is not None and last[:3] == (self._user, to, text)
         message_id = last.message_id if last and again else str(uuid.uuid4())
@@ -264,7 +265,7 @@ class Chat:
         self._look_up(room, words)
 
     def _look_up(self, ask: Callable[[Calls, list[str]], list[str]], words: list[str]) -> None:
-        words = " ".join(words[1:]).split()
+        words = [unquoted(word) for word in " ".join(words[1:]).split()]
         with self._waiting():
             lines = ask(self._client, words)
         for word in words:

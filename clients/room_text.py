@@ -22,6 +22,13 @@ def room_name(text: str) -> str:
     return f"{ROOM_MARK}{name}"
 
 
+def unquoted(word: str) -> str:
+    """Return a room's name without the quotes that a shell wants and a chat does not."""
+    inner = word[1:-1]
+    quoted = word[:1] in ("'", '"') and word[-1:] == word[:1] and inner.startswith(ROOM_MARK)
+    return inner if quoted else word
+
+
 def recipient(text: str) -> str:
     """Return ``text``. Errors: `ValueError` with a sentence, where it is empty."""
     if not text:

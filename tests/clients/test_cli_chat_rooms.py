@@ -67,6 +67,13 @@ def test_a_room_from_its_making_to_its_leaving(table: Table) -> None:
     assert not table.chat.failed
 
 
+@pytest.mark.parametrize("name", ["'#team'", '"#team"', "#team"])
+def test_the_quotes_of_a_shell_do_no_harm(table: Table, name: str) -> None:
+    assert table.type(f"room create {name}")[0].startswith("room #team made")
+    assert table.type(f"chat {name} '#hai'") == ["message sent to #team"]
+    assert table.type(f"history {name}") == ["1  [TIME] Fadly (fadly) in #team: '#hai'"]
+
+
 def test_what_was_typed_here_is_not_shown_again_when_its_room_pushes_it(table: Table) -> None:
     table.broker.room("#team", "fadly")
     table.type("chat #team typed here")
