@@ -156,6 +156,16 @@ def test_scripts_work_through_a_symlink_from_any_folder(checkout: Checkout, tmp_
     assert not (tmp_path / ".venv").exists()
 
 
+def test_loadtest_runs_from_any_folder_with_its_words_untouched(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    package = checkout.root / "tests/load"
+    package.mkdir(parents=True)
+    (package / "__main__.py").write_text("import os, sys; print(os.getcwd(), *sys.argv[1:])\n")
+    ended = checkout.run("scripts/loadtest", "room", "--members", "a b", cwd=tmp_path)
+    assert ended.stdout == f"{tmp_path} room --members a b\n"
+
+
 def test_test_installs_the_dev_extra_and_leaves_slow_tests_out(checkout: Checkout) -> None:
     ended = checkout.run("scripts/test", "-k", "a or b")
     assert ended.stdout == "pytest -m not slow -k a or b\n"
@@ -256,7 +266,9 @@ def test_a_venv_that_cannot_be_made_says_why(checkout: Checkout) -> None:
     assert "no space left" in ended.stderr
 
 
-@pytest.mark.parametrize("script", ["scripts/broker", "scripts/kotak", "scripts/test", ".ci/run"])
+@pytest.mark.parametrize(
+    "script", ["scripts/broker", "scripts/kotak", "scripts/test", "scripts/loadtest", ".ci/run"]
+)
 def test_every_script_is_executable_and_stops_at_the_first_error(script: str) -> None:
     path = ROOT / script
     assert os.access(path, os.X_OK)
