@@ -89,13 +89,19 @@ def _growth() -> Iterator[Point]:
         yield grows("workers", f"{workers}", workers=workers)
 
 
+def _full() -> Iterator[Point]:
+    yield Point(
+        name="full", scenario="send", series="full", mailboxes=100_000, waiting=1_000_000
+    )  # fmt: skip
+
+
 def _start() -> Iterator[Point]:
     yield Point(name="start", scenario="start", series="start", waiting=1_000_000, window=1_000)
 
 
 POINTS: Final[Sequence[Point]] = (
     *(*_sends(), *_drains(), *_pushes(), *_texts()),
-    *(*_growth(), *_start()),
+    *(*_growth(), *_full(), *_start()),
 )
 
 #: The series in which something grows: each is one figure. Its title, and what stands below it.

@@ -2,6 +2,7 @@
 
 A folder that the user names brings the workload and the peers: its ``peers.py`` runs one point of
 one peer and prints one JSON line; ours is `scripts/peer_kotak.py`. Only ratios are of interest.
+``--all`` takes every rival of `tests.bench.rivals` and writes the tables of docs/BENCHMARKS.md.
 """
 
 from __future__ import annotations
@@ -11,187 +12,40 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
-from statistics import median
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.machine import ROOT, busy_seconds
+from tests.bench import figures, ratios_page
+from tests.bench.contest import (
+    FIGURES,
+    Comparison,
+    Contender,
+    Contest,
+    Line,
+    VersusError,
+    Where,
+    compare,
+)
+from tests.bench.machine import ROOT, commit
+from tests.bench.ratios_page import Contested, PageError, Ratios
+from tests.bench.rivals import MANY, RIVALS, Rival
 from tests.bench.show import error_console
+from tests.bench.surroundings import surroundings
 
 OURS: Final = ROOT / "scripts" / "peer_kotak.py"
-#: The driver's figures, and what to call them. Each is a median over the alternations.
-FIGURES: Final[Mapping[str, str]] = {
-    "sent_per_s": "sends/s",
-    "p50_us": "p50 µs",
-    "p99_us": "p99 µs",
-    "server_cpu_per_M": "server µs",  # seconds a million are microseconds each
-    "client_cpu_per_M": "client µs",
-    "drained_per_s": "drained/s",
-    "drain_server_cpu_per_M": "drain server µs",
-    "drain_client_cpu_per_M": "drain client µs",
-    "rss_mb": "RSS MB",
-    "flushes_per_k": "flushes/1k",
-    "other_cores": "foreign cores",
-}
-#: Messages a sender of the short run that says how many fill the time.
-_TRIAL_SHARE: Final = 0.1
-_TRIAL_MESSAGES: Final = 500
-_RUN_SECONDS_MAX: Final = 600.0
-#: A peer's server gets 15 s to end.
-_STOP_SECONDS_MAX: Final = 30.0
-#: How long a run waits for others to leave the machine alone, and how long a look at that takes.
-QUIET_SECONDS_MAX: Final = 60.0
-_LOOK_SECONDS: Final = 0.5
-#: Pairs taken again for each that is wanted.
-_AGAIN: Final = 2
-
-Line = dict[str, Any]
-
-
-class VersusError(Exception):
-    """A run failed; the text is the driver's."""
-
-
-class Where(NamedTuple):
-    """One point of the workload."""
-
-    senders: int
-    window: int
-
-    def __str__(self) -> str:
-        return f"{self.senders}x{self.window}"
-
-
-@dataclass(frozen=True)
-class Contender:
-    """Who is measured, as words for the driver."""
-
-    name: str
-    words: Sequence[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contest:
-    """How a contest is run."""
-
-    driver: Path
-    alternations: int
-    seconds: float
-    drain_max: int
-    foreign_max: float
-    say: Callable[[str], None]
-
-    def run(self, where: Where, ours: Contender, theirs: Contender) -> Iterator[tuple[Line, Line]]:
-        """Yield pairs of lines; a pair that others disturbed is taken again, within limits.
-
-        Errors: `VersusError`.
-        """
-        amounts = {each.name: self._amount(where, each) for each in (ours, theirs)}
-        again = self.alternations * _AGAIN
-        done = 0
-        while done < self.alternations:
-            self.say(f"{where}: {done + 1} of {self.alternations}")
-            pair = (
-                self._point(where, ours, amounts[ours.name]),
-                self._point(where, theirs, amounts[theirs.name]),
-            )
-            foreign = max(line["other_cores"] for line in pair)
-            if foreign > self.foreign_max and again:
-                again -= 1
-                self.say(f"{where}: {foreign:.2f} cores were busy with something else: once more")
-                continue
-            done += 1
-            yield pair
-
-    def _amount(self, where: Where, who: Contender) -> int:
-        """Return how many messages a sender sends in the wanted time, by a short run."""
-        self.say(f"{where}: how fast is {who.name}?")
-        trial = max(_TRIAL_MESSAGES, where.window * 20)
-        while True:
-            line = self._point(where, who, trial)
-            wanted = int(line["sent_per_s"] * self.seconds / where.senders)
-            if line["send_s"] >= self.seconds * _TRIAL_SHARE:
-                return max(wanted, where.window)
-            trial = max(trial * 2, int(wanted * 2 * _TRIAL_SHARE))
-
-    def _point(self, where: Where, who: Contender, messages: int) -> Line:
-        wait_until_quiet(self.foreign_max)
-        command = [
-            *(sys.executable, str(self.driver), *who.words),
-            *("--producers", str(where.senders), "--window", str(where.window)),
-            *("--messages", str(messages), "--drain-cap", str(self.drain_max)),
-        ]
-        said, complaints = _run(command)
-        try:
-            line: Line = json.loads(said.splitlines()[-1])
-        except (IndexError, ValueError):
-            raise VersusError(f"{who.name}: {complaints.strip()[-500:]}") from None
-        if "error" in line:
-            raise VersusError(f"{who.name}: {line['error']}\n{line.get('log', '')[-500:]}")
-        return line
-
-
-def _run(command: Sequence[str]) -> tuple[str, str]:
-    """Run the driver. However this ends, it gets the time to stop its server and its clients."""
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            return process.communicate(timeout=_RUN_SECONDS_MAX)
-        except BaseException:
-            process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=_STOP_SECONDS_MAX)
-            process.kill()
-            raise
-
-
-def wait_until_quiet(cores_max: float, *, seconds_max: float = QUIET_SECONDS_MAX) -> None:
-    """Wait until others leave the machine alone, but not for ever."""
-    until = time.monotonic() + seconds_max
-    while time.monotonic() < until:
-        busy, began = busy_seconds(), time.monotonic()
-        time.sleep(_LOOK_SECONDS)
-        if (busy_seconds() - busy) / (time.monotonic() - began) <= cores_max:
-            return
-
-
-class Comparison(NamedTuple):
-    """One figure: both medians, and ours to theirs as the median of the pairs and their range."""
-
-    ours: float
-    theirs: float
-    ratio: float | None
-    lowest: float | None
-    highest: float | None
-
-
-def compare(pairs: Sequence[tuple[Line, Line]]) -> dict[str, Comparison]:
-    """Judge figure by figure; a ratio is taken pair by pair, since the machine drifts."""
-    return {
-        figure: _compared([(ours[figure], theirs[figure]) for ours, theirs in pairs])
-        for figure in FIGURES
-        if all(figure in line for pair in pairs for line in pair)
-    }
-
-
-def _compared(values: Sequence[tuple[float, float]]) -> Comparison:
-    ratios = sorted(ours / theirs for ours, theirs in values if theirs > 0)
-    return Comparison(
-        ours=median(ours for ours, _ in values),
-        theirs=median(theirs for _, theirs in values),
-        ratio=median(ratios) if ratios else None,
-        lowest=ratios[0] if ratios else None,
-        highest=ratios[-1] if ratios else None,
-    )
+RESULTS: Final = ROOT / "docs" / "bench" / "versus.jsonl"
+OWN_RESULTS: Final = ROOT / "docs" / "bench" / "results.jsonl"
+PAGE: Final = ROOT / "docs" / "BENCHMARKS.md"
+_FAILED, _INTERRUPTED = 1, 130
+_REASON_CHARS_MAX: Final = 160
 
 
 def table(where: Where, ours: str, theirs: str, figures: Mapping[str, Comparison]) -> Table:
@@ -208,18 +62,27 @@ def table(where: Where, ours: str, theirs: str, figures: Mapping[str, Comparison
     return shown
 
 
-def _parse(words: Sequence[str] | None) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/versus",
         description="Measure Kotak and another broker in turns, and print the ratios. The peer's "
         "server and its Python library must be installed (the library into .venv).",
+        epilog="docs/BENCHMARKS.md says what to install, and how to read the figures.",
     )
     add = parser.add_argument
-    add("--peers", type=Path, required=True, metavar="FOLDER", help="holds peers.py, the driver")
+    add("--peers", type=_driver, metavar="FOLDER", help="holds peers.py, the driver")
+    add("--all", action="store_true", help="all rivals at all their points, and write the tables")
+    add("--only", nargs="+", default=[], metavar="RIVAL",
+        help="with --all: only these, such as 'redis-*'; others keep their results")  # fmt: skip
+    add("--list", action="store_true", help="list the rivals and their points")
+    add("--tables", action="store_true", help="write the tables again, from earlier results")
+    add("--results", type=Path, default=RESULTS, metavar="FILE", help=f"({RESULTS.name})")
+    add("--page", type=Path, default=PAGE, metavar="FILE", help=f"the document ({PAGE.name})")
     add("--peer", default="redis", help="who (redis)")
     add("--mode", help="the peer's mode, such as always (its first)")
     add("--client", default="lib", help="the peer's client (lib)")
-    add("--our-client", default="lib", choices=("lib", "lib1000"),
+    add("--our-client", default="lib", choices=("lib", "lib1000", "text"),
         help="lib drains pages of 100, as the peers do; lib1000 pages of 1000")  # fmt: skip
     add("--our-mode", default="sqlite", choices=("sqlite", "memory"))
     add("--point", action="append", type=_where, metavar="P,W",
@@ -229,10 +92,14 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     add("--drain", type=int, default=300_000, metavar="N", help="messages drained (300,000)")
     add("--foreign-max", type=float, default=0.2, metavar="CORES",
         help="take a pair again when more was busy with something else (0.2)")  # fmt: skip
-    given = parser.parse_args(words)
-    if not (given.peers / "peers.py").is_file():
-        parser.error(f"{given.peers} holds no peers.py")
-    return given
+    return parser
+
+
+def _driver(word: str) -> Path:
+    driver = Path(word) / "peers.py"
+    if not driver.is_file():
+        raise argparse.ArgumentTypeError(f"{word} holds no peers.py")
+    return driver
 
 
 def _where(word: str) -> Where:
@@ -244,47 +111,121 @@ def _where(word: str) -> Where:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Return 0, 1 where a run failed, 130 after Ctrl-C. Runs and results are JSON lines."""
-    given = _parse(words)
+    options = parser()
+    given = options.parse_args(words)
+    if given.list:
+        for rival in RIVALS:
+            points = " ".join(map(str, rival.points))
+            print(f"{rival.key:24} {points:16} {rival.title}")  # noqa: T201 - what was asked for
+        return 0
+    if not given.peers and not given.tables:
+        options.error("--peers FOLDER: who runs the rivals?")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave no server behind
     notes = error_console()
-    contest = Contest(
-        driver=given.peers / "peers.py",
+    try:
+        if given.tables:
+            write_tables(ratios_page.load(given.results), given.page)
+            return 0
+        return _all(given, notes) if given.all else _one(given, notes)
+    except KeyboardInterrupt:
+        notes.print("versus: interrupted")
+        return _INTERRUPTED
+    except (VersusError, PageError, subprocess.TimeoutExpired) as error:
+        notes.print(f"versus: {error}", style="red", markup=False, soft_wrap=True)
+        return _FAILED
+
+
+def _contest(given: argparse.Namespace, notes: Console) -> Contest:
+    return Contest(
+        driver=given.peers,
         alternations=given.alternations,
         seconds=given.seconds,
         drain_max=given.drain,
         foreign_max=given.foreign_max,
         say=lambda sentence: notes.print(sentence, style="dim", highlight=False),
     )
-    ours = Contender("kotak", [
-        "--module", str(OURS), "--mode", given.our_mode, "--client", given.our_client,
-    ])  # fmt: skip
-    mode = ["--mode", given.mode] if given.mode else []
-    theirs = Contender(given.peer, ["--peer", given.peer, *mode, "--client", given.client])
-    try:
-        for where in given.point or [Where(2, 100)]:
-            _contend(contest, where, (ours, theirs), notes)
-    except KeyboardInterrupt:
-        notes.print("versus: interrupted")
-        return 130
-    except (VersusError, subprocess.TimeoutExpired) as error:
-        notes.print(f"versus: {error}", style="red", markup=False, soft_wrap=True)
-        return 1
+
+
+def _ours(mode: str, client: str) -> Contender:
+    return Contender("kotak", ("--module", str(OURS), "--mode", mode, "--client", client))
+
+
+def _one(given: argparse.Namespace, notes: Console) -> int:
+    ours = _ours(given.our_mode, given.our_client)
+    mode = ("--mode", given.mode) if given.mode else ()
+    theirs = Contender(given.peer, ("--peer", given.peer, *mode, "--client", given.client))
+    contest = _contest(given, notes)
+    for where in given.point or [MANY]:
+        found = compare(_pairs(contest, where, ours, theirs))
+        result = {name: each._asdict() for name, each in found.items()}
+        print(json.dumps({"point": str(where), "ours": ours.name, "theirs": theirs.name, **result}))  # noqa: T201 - the result
+        notes.print(table(where, ours.name, theirs.name, found))
     return 0
 
 
-def _contend(
-    contest: Contest, where: Where, contenders: tuple[Contender, Contender], notes: Console
-) -> None:
-    ours, theirs = contenders
+def _pairs(
+    contest: Contest, where: Where, ours: Contender, theirs: Contender
+) -> list[tuple[Line, Line]]:
     pairs = []
     for pair in contest.run(where, ours, theirs):
         pairs.append(pair)
         for line in pair:
             print(json.dumps(line), flush=True)  # noqa: T201 - the result
-    figures = compare(pairs)
-    result = {name: found._asdict() for name, found in figures.items()}
-    print(json.dumps({"point": str(where), "ours": ours.name, "theirs": theirs.name, **result}))  # noqa: T201 - as above
-    notes.print(table(where, ours.name, theirs.name, figures))
+    return pairs
+
+
+def _all(given: argparse.Namespace, notes: Console) -> int:
+    """Contest all rivals; after each point the file and the document are whole.
+
+    A rival that cannot be run is told in its place, and ends nothing.
+    """
+    here, contest = surroundings(), _contest(given, notes)
+    so_far = ratios_page.load(given.results) if given.only else ratios_page.NONE
+    write_tables(so_far, given.page)  # a document that cannot be written to shall be learnt of now
+    failures = 0
+    for rival, where in chosen(given.only):
+        notes.print(f"{rival.title} at {where}", style="bold", highlight=False)
+        found = _contested(contest, rival, where, notes)
+        failures += found.failed is not None
+        so_far = so_far.with_one(found, here)
+        ratios_page.save(so_far, given.results)
+        write_tables(so_far, given.page)
+    return _FAILED if failures else 0
+
+
+def chosen(patterns: Sequence[str]) -> Iterator[tuple[Rival, Where]]:
+    """Yield whom the patterns of the shell name, at each of their points. Errors: `VersusError`."""
+    for pattern in patterns:
+        if not any(fnmatchcase(rival.key, pattern) for rival in RIVALS):
+            raise VersusError(f"no rival fits {pattern!r}: --list names them all")
+    for rival in RIVALS:
+        if not patterns or any(fnmatchcase(rival.key, pattern) for pattern in patterns):
+            for where in rival.points:
+                yield rival, where
+
+
+def _contested(contest: Contest, rival: Rival, where: Where, notes: Console) -> Contested:
+    ours, theirs = _ours("sqlite", rival.our_client), rival.contender
+    today = datetime.now(tz=UTC).date().isoformat()
+    empty = Contested(rival=rival.key, point=str(where), made=today, commit=commit())
+    try:
+        pairs = _pairs(contest, where, ours, theirs)
+    except (VersusError, subprocess.TimeoutExpired) as error:
+        notes.print(f"versus: {error}", style="red", markup=False, soft_wrap=True)
+        reason = str(error).split("\n", 1)[0][:_REASON_CHARS_MAX]
+        return replace(empty, failed=reason)
+    found = compare(pairs)
+    notes.print(table(where, ours.name, theirs.name, found))
+    return replace(
+        empty, figures=found, version=str(pairs[-1][1].get("version", "")),
+        alternations=contest.alternations, seconds=contest.seconds,
+    )  # fmt: skip
+
+
+def write_tables(ratios: Ratios, page: Path) -> None:
+    """Write the tables into the document. Errors: `PageError`."""
+    own = figures.load(OWN_RESULTS) if OWN_RESULTS.exists() else []
+    ratios_page.write_into(page, ratios_page.markdown(ratios, own))
 
 
 if __name__ == "__main__":
