@@ -29,6 +29,9 @@ _LOOK_S: Final = 60.0
 #: Milliseconds for one connection to the own door; that of libzmq's handshake.
 _KNOCK_MS: Final = 5_000
 
+#: Before it, one raw connection stopped all deliveries behind CURVE (CVE-2020-15166).
+_LIBZMQ_LEAST: Final = (4, 3, 3)
+
 Context = zmq.Context[zmq.Socket[bytes]]
 
 
@@ -40,6 +43,7 @@ class Gate:
 
     def __init__(self, config: Config) -> None:
         assert config.curve_key is not None
+        _require_libzmq()
         clients = config.curve_clients
         #: Made anew at each start: the broker knocks with it, and ``kotak user`` comes in with it.
         self._own = Pair.make()
@@ -134,6 +138,18 @@ class Gate:
             if fault[0] is Knock.ADMITTED:
                 on_open()
                 return
+
+
+def _require_libzmq() -> None:
+    """Refuse a libzmq that cannot encrypt, or that one raw connection stops."""
+    version = zmq.zmq_version()
+    if zmq.zmq_version_info() < _LIBZMQ_LEAST or not zmq.has("curve"):
+        least = ".".join(str(number) for number in _LIBZMQ_LEAST)
+        raise ExitError(
+            Exit.USAGE,
+            f"libzmq {version} cannot guard the zmq door: install a pyzmq whose libzmq is "
+            f"{least} or later, with CURVE",
+        )
 
 
 _WORDS: Final = {

@@ -7,8 +7,9 @@ import gc
 import logging
 import os
 import signal
+import threading
+from collections.abc import Callable
 from importlib.metadata import version
-from types import FrameType
 
 from broker.config import Address, Config
 from broker.core.ports import StoreUnusableError
@@ -34,20 +35,16 @@ def run(config: Config) -> int:
     os.umask(0o077)  # whatever is made from here on is for our own eyes
     server = Server(config)
 
-    def end(number: int, _: FrameType | None) -> None:
-        log.info("stopping on %s: requests under way are finished", signal.Signals(number).name)
+    def act(number: signal.Signals) -> None:
+        if number == signal.SIGHUP and _at_a_terminal() is terminal:
+            server.reload()
+            return
+        # A SIGHUP, too, where the terminal was closed: that is what it meant at first.
+        log.info("stopping on %s: requests under way are finished", number.name)
         server.ending.set()
 
-    def reload(number: int, frame: FrameType | None) -> None:
-        if terminal and not _at_a_terminal():
-            end(number, frame)  # it was closed, which is what this signal meant at first
-        else:
-            server.reload()
-
     terminal = _at_a_terminal()
-    for each in _STOP_SIGNALS:
-        signal.signal(each, end)
-    signal.signal(signal.SIGHUP, reload)
+    _take_signals(act)
     try:
         doors = server.start()
     except StoreUnusableError as error:
@@ -61,6 +58,26 @@ def run(config: Config) -> int:
     if server.failure is not None:
         raise server.failure
     return Exit.OK
+
+
+def _take_signals(act: Callable[[signal.Signals], None]) -> None:
+    """Have a thread ``act`` on each signal, for as long as the process lives.
+
+    Not a handler: that would run in the midst of whatever the main thread does, and wait for ever
+    for a lock that the main thread holds, such as that of the event it is about to wait for.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def take() -> None:
+        while True:
+            for number in os.read(reader, 64):
+                act(signal.Signals(number))
+
+    threading.Thread(target=take, name="kotak-signals", daemon=True).start()
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (*_STOP_SIGNALS, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # Python writes its number; nothing is left to do
 
 
 def _at_a_terminal() -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -13,8 +17,10 @@ from broker.exits import Exit
 from clients import Client
 from clients.curve_keys import read_curve
 from clients.errors import ConnectionFailed
-from tests.e2e.program import Program, Serving, eventually, run
+from tests.e2e.program import PATIENCE_S, ROOT, Program, Serving, eventually, run
 from tests.transports.certificates import Certificate, make_certificate, trusting
+
+FREE: Final = "tcp://127.0.0.1:0"
 
 
 def text_login(address: tuple[str, int], certificate: Certificate) -> str:
@@ -62,6 +68,32 @@ def test_an_encrypted_broker_on_every_address(tmp_path: Path) -> None:
     assert ended.code == Exit.OK
     secret = [line.split('"')[1] for line in me.read_text().splitlines() if "secret-key" in line]
     assert secret[0] not in ended.err
+
+
+def test_a_hangup_reloads_a_service_and_ends_a_broker_whose_terminal_was_closed(
+    tmp_path: Path,
+) -> None:
+    with Serving(tmp_path / "service", "--store", "memory:") as service:
+        service.signal(signal.SIGHUP)
+        assert service.page("/readyz")[0] == 200
+        assert service.stop().code == Exit.OK
+
+    terminal, broker_side = os.openpty()
+    words = ("serve", "--data", str(tmp_path / "data"), "--text", "off", "--http", "off")
+    with subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-m", "broker.cli", *words, "--zmq", FREE],
+        stdin=broker_side,
+        stdout=broker_side,
+        stderr=broker_side,
+        cwd=ROOT,
+    ) as broker:
+        os.close(broker_side)
+        said = b""
+        while not re.search(rb"ready .*\n", said):
+            said += os.read(terminal, 4_096)
+        os.close(terminal)
+        assert broker.wait(PATIENCE_S) == Exit.OK
+    assert not (tmp_path / "data" / "admin.json").exists()
 
 
 def test_a_gateway_that_would_expose_passwords_refuses_to_start() -> None:

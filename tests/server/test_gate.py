@@ -155,6 +155,24 @@ def test_keys_that_cannot_be_used_end_the_start_before_anything_is_made(
     assert held() == before
 
 
+@pytest.mark.parametrize(
+    ("name", "answer"), [("zmq_version_info", (4, 3, 2)), ("has", False)], ids=["old", "no CURVE"]
+)
+def test_a_libzmq_that_cannot_guard_a_door_ends_the_start(
+    keys: Path, name: str, answer: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zmq, name, lambda *_: answer)
+    with pytest.raises(ExitError, match=r"libzmq is 4\.3\.3 or later, with CURVE"), broker(keys):
+        pass
+
+
+@pytest.mark.parametrize("address", ["tcp://0.0.0.0:0", "tcp://*:0", "tcp://localhost:0"])
+def test_an_encrypted_door_may_listen_everywhere(keys: Path, address: str) -> None:
+    curve = Curve.to(BROKER.public)
+    with broker(keys, zmq=address) as (_, doors), Client(doors.zmq, curve=curve) as client:
+        assert client.ping()
+
+
 # --- A door that does not hold -----------------------------------------------------------------
 
 
