@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -133,6 +134,7 @@ def transcript(first: str) -> list[str]:
 def without_secrets_and_times(line: str) -> str:
     line = re.sub(r"kt_[\w-]+(\.\.\.)?", "TOKEN", line)
     line = re.sub(r"\(sequence \d+\)", "(sequence N)", line)
+    line = re.sub(r"^\d+ +\[", "N [", line)
     return re.sub(r"\[\d{4}-\d\d-\d\d \d\d:\d\d\]", "[TIME]", line)
 
 
@@ -159,27 +161,43 @@ def test_the_single_commands_of_the_readme_say_what_is_printed(
     demo_broker: Broker, tmp_path: Path
 ) -> None:
     env = {"KOTAK_BROKER": demo_broker.zmq, "KOTAK_SESSION_FILE": str(tmp_path / "session")}
-    lines = transcript("$ scripts/kotak login shafwa")
-    commands = "\n".join(["$ scripts/kotak login shafwa", *lines]).split("$ scripts/kotak ")[1:]
-    assert len(commands) == 6
+    assert replay("$ scripts/kotak login shafwa", demo_broker, env) == 6
+
+
+def test_rooms_receipts_and_history_say_what_is_printed(
+    demo_broker: Broker, tmp_path: Path
+) -> None:
+    for user, first, commands in (
+        ("shafwa", "$ scripts/kotak room create kelas --history", 5),
+        ("fadly", "$ scripts/kotak room join kelas", 2),
+    ):
+        env = {"KOTAK_BROKER": demo_broker.zmq, "KOTAK_SESSION_FILE": str(tmp_path / user)}
+        program.run("login", user, "--password-stdin", typed=f"{PASSWORDS[user]}\n", env=env)
+        assert replay(first, demo_broker, env) == commands
+
+
+def replay(first: str, broker: Broker, env: dict[str, str]) -> int:
+    """Run the commands of a block and compare what they say; return how many there were."""
+    commands = "\n".join([first, *transcript(first)]).split("$ scripts/kotak ")[1:]
     for command in commands:
         line, *printed = command.splitlines()
-        words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)]
+        words = shlex.split(line)
         if words[0] == "login":
             done = program.run(
                 *words, "--password-stdin", typed=f"{PASSWORDS[words[1]]}\n", env=env
             )
             assert printed.pop(0) == f"Password of {words[1]}:"
         elif words[0] == "watch":
-            done = watch(demo_broker, env, printed[1].rpartition(": ")[2])
+            done = watch(broker, env, printed[1].rpartition(": ")[2])
             assert printed.pop() == "^C"
         else:
             done = program.run(*words, env=env)
         assert done.code == 0
-        said = sorted((done.out + done.err).replace(demo_broker.zmq, ADDRESS).splitlines())
+        said = sorted((done.out + done.err).replace(broker.zmq, ADDRESS).splitlines())
         assert [without_secrets_and_times(each) for each in said] == sorted(
             without_secrets_and_times(each) for each in printed
         )
+    return len(commands)
 
 
 def watch(broker: Broker, env: dict[str, str], text: str) -> program.Ended:
