@@ -1,0 +1,198 @@
+"""The broker in the simulator: the real service over a faulty store, its turns, lives and deaths."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final, Protocol
+
+from broker.core.handlers import Policy
+from broker.core.model import Route
+from broker.core.rates import SendLimits
+from broker.core.service import Arrival, Finished, Job, Service, Turn
+from broker.core.sessions import SessionLimits
+from tests.core.fakes import FakeHasher
+from tests.simulator.disk import Disk
+from tests.simulator.faults import Faults, FaultyStore, PowerCutError
+from tests.simulator.network import Link, Network
+from tests.simulator.plan import SECOND, Plan
+from tests.simulator.scheduler import Scheduler
+
+#: Messages of one turn; the real broker's bound is higher, its batches are as mixed.
+_TURN_MAX: Final = 64
+_START_MS: Final = 1_700_000_000_000
+ADMIN: Final = "admin"
+
+
+class Observer(Protocol):
+    """Sees all that goes through the broker's door."""
+
+    def began(self, life: int, service: Service, first_seq: int) -> None: ...
+    def turned(
+        self, arrivals: Sequence[Arrival], done: Sequence[Finished], turn: Turn, now_ms: int
+    ) -> None: ...
+    def handed(self, turn: Turn, lost: dict[Route, bool]) -> None: ...
+    def ended(self) -> None: ...
+
+
+class Clock:
+    """As `broker.server.assembly.WallClock`: of one life, and never going back in it."""
+
+    def __init__(self, time: Scheduler) -> None:
+        self.ahead_ms = _START_MS
+        self._time = time
+        self._last_ms = 0
+
+    def __call__(self) -> int:
+        self._last_ms = max(self._last_ms, self._time.now // 1_000 + self.ahead_ms)
+        return self._last_ms
+
+    def restart(self) -> None:
+        """Begin with what the machine's clock says."""
+        self._last_ms = 0
+
+
+class Broker:
+    """Lives one after the other over one disk. ``observer`` sees what comes in and goes out."""
+
+    def __init__(
+        self, time: Scheduler, luck: Random, network: Network, disk: Disk, plan: Plan
+    ) -> None:
+        self.faults = Faults()
+        self.clock = Clock(time)
+        self.observer: Observer
+        #: Called while no life is: whether the disk's copy is put back.
+        self.between: Callable[[], None] = lambda: None
+        self.lives = 0
+        self.restarts: list[tuple[int, int]] = []
+        self._time = time
+        self._luck = luck
+        self._network = network
+        self._disk = disk
+        self._plan = plan
+        self._tokens = 0
+        self._inbox: deque[tuple[Link, Sequence[bytes]]] = deque()
+        self._finished: deque[Finished] = deque()
+        self._turn_at = 0
+        self._died_at = 0
+        self.service: Service | None = None
+        network.deliver = self._deliver
+
+    @property
+    def policy(self) -> Policy:
+        plan = self._plan
+        return Policy(
+            sessions=SessionLimits(idle_ms=plan.session_idle_ms, max_ms=30 * 86_400_000),
+            sends=SendLimits(rate_max=plan.rate_max, burst_max=20),
+            expiry_notices=plan.seed % 2 == 0,
+        )
+
+    # --- life and death --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin a life on what the disk holds."""
+        engine = self._disk.open()
+        self.lives += 1
+        self.faults.dead = False
+        self.clock.restart()
+        self.engine = engine
+        self.service = Service(
+            FaultyStore(engine, self.faults),
+            hasher=FakeHasher(),
+            make_token=self._make_token,
+            policy=self.policy,
+            server="kotak simulated",
+        )
+        self.service.grant_admin(ADMIN)
+        self._network.broker_up = True
+        self.observer.began(self.lives, self.service, engine.mailboxes.next_seq)
+        self._wake(1_000)
+
+    def _make_token(self) -> str:
+        self._tokens += 1
+        return f"token-{self._tokens}"
+
+    def die(self, why: str, down: float) -> None:
+        """End this life at once; another one begins after ``down`` microseconds."""
+        if self.service is None:
+            return
+        self._time.log(f"broker dies: {why}")
+        self.observer.ended()
+        self.service = None
+        self._inbox.clear()
+        self._finished.clear()
+        self._network.broker_gone()
+        self._disk.crash()
+        self._died_at = self._time.now
+        self._time.after(down, self._come_back)
+
+    def _come_back(self) -> None:
+        self.between()
+        self.start()
+        self.restarts.append((self._died_at, self._time.now))
+        self._time.log(f"broker starts: life {self.lives}")
+
+    # --- turns -----------------------------------------------------------------------------------
+
+    def _deliver(self, link: Link, frames: Sequence[bytes]) -> None:
+        if self.service is not None:
+            self._inbox.append((link, frames))
+            self._wake(self._luck.choice((50, 500, 5_000)))
+
+    def _wake(self, delay: float) -> None:
+        """Have a turn within ``delay`` microseconds."""
+        when = self._time.now + int(delay)
+        if not self._time.now < self._turn_at <= when:
+            self._turn_at = when
+            life = self.lives
+            self._time.at(when, lambda: self._turn(life, when))
+
+    def _turn(self, life: int, when: int) -> None:
+        if self.service is None or life != self.lives or when != self._turn_at:
+            return
+        try:
+            failed = self._take_turn(self.service)
+        except PowerCutError:
+            self.die(f"killed at {self.faults.struck}", self._down())
+            return
+        if failed:
+            self.die(f"store failed at {self.faults.struck}", self._down())
+            return
+        self._wake(1_000 if self._inbox else self.service.patience_ms * 1_000)
+
+    def _down(self) -> float:
+        return self._luck.choice((0.05, 0.5, 5.0, 20.0)) * SECOND
+
+    def _take_turn(self, service: Service) -> bool:
+        """As `broker.workers`: drain, handle, commit, reply, tidy; True when the store failed."""
+        arrivals: list[Arrival] = [
+            (link.route, list(frames))
+            for link, frames in (
+                self._inbox.popleft() for _ in range(min(len(self._inbox), _TURN_MAX))
+            )
+        ]
+        finished = [self._finished.popleft() for _ in range(len(self._finished))]
+        now_ms = self.clock()
+        self.faults.troubled = False
+        turn = service.turn(arrivals, finished, now_ms)
+        self.observer.turned(arrivals, finished, turn, now_ms)
+        self.faults.pass_by("after the turn")
+        lost = self._network.to_clients(turn.replies)
+        self.observer.handed(turn, lost)
+        if lost:
+            service.lost(lost)
+        for job in turn.jobs:
+            self._run_later(job)
+        self.faults.pass_by("after the replies")
+        return turn.failed or not service.tidy(now_ms)
+
+    def _run_later(self, job: Job) -> None:
+        life = self.lives
+
+        def finish() -> None:
+            if self.service is not None and life == self.lives:
+                self._finished.append(Finished(job, job.deferred.work()))
+                self._wake(100)
+
+        self._time.after(self._luck.choice((1_000, 30_000, 300_000)), finish)

@@ -1,0 +1,306 @@
+"""What leaves the broker, judged at its door, where more is known than any client can know.
+
+Beside the laws: every request is answered once and to whoever sent it; a window is respected; what
+has expired stays away; a mark `redelivered` stands where it must and only where it may; who comes
+with an old epoch is told; a status is the truth. Source: docs/PROTOCOL.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from broker.core.model import Route
+from broker.core.service import Arrival, Finished, Service, Turn
+from broker.wire.codec import unpack_reply
+from broker.wire.envelope import EVENT, OK, BadRequest, decode_request
+from clients.session import SLOW
+from tests.simulator.broker import Broker
+from tests.simulator.journal import Journal, Reader
+from tests.simulator.network import Network
+from tests.simulator.scheduler import Scheduler
+
+#: Breaches kept a run: the first ones explain it.
+BREACHES_MAX: Final = 10
+
+
+class Breach(NamedTuple):
+    """What was broken, and by what."""
+
+    law: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.law}: {self.sentence}"
+
+
+class Asked(NamedTuple):
+    """A request that came in."""
+
+    command: str
+    args: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Receiver:
+    """A subscription: what was pushed and may be unacknowledged."""
+
+    reader: Reader
+    window: int
+    pushed: set[int] = field(default_factory=set)
+
+
+class Door:
+    """Observes a broker; see `tests.simulator.broker.Observer`."""
+
+    def __init__(
+        self, time: Scheduler, network: Network, broker: Broker, journal: Journal
+    ) -> None:
+        self.breaches: list[Breach] = []
+        #: How long a message lives, by sender and id.
+        self.ttl_ms: dict[tuple[str, str], int] = {}
+        #: How far each reader has acknowledged, as it was answered.
+        self.acknowledged: Counter[Reader] = Counter()
+        self._time = time
+        self._network = network
+        self._broker = broker
+        self._journal = journal
+        self._epochs: dict[int, int] = {}
+        self._generation = 0
+        self._life_began_at = 0  # the first sequence of this life
+        self._open: defaultdict[Route, list[tuple[int, Asked]]] = defaultdict(list)
+        self._receivers: dict[tuple[Route, int], _Receiver] = {}
+        # By reader: what was handed over, what was in this life, and how far reads have gone in it.
+        self._given: defaultdict[Reader, set[int]] = defaultdict(set)
+        self._given_now: defaultdict[Reader, set[int]] = defaultdict(set)
+        self._tried: Counter[Reader] = Counter()
+        self._on_the_way: list[tuple[Route, Reader, int]] = []
+        self._doubt_until = 0
+
+    def breach(self, law: str, sentence: str) -> None:
+        """Note a breach, the first few in full."""
+        self._time.log(f"BREACH {law}: {sentence}")
+        if len(self.breaches) < BREACHES_MAX:
+            self.breaches.append(Breach(law, sentence))
+
+    # --- lives -----------------------------------------------------------------------------------
+
+    def began(self, life: int, service: Service, first_seq: int) -> None:
+        number = self._broker.engine.epoch.number
+        known = self._epochs.setdefault(number, self._generation)
+        if known != self._generation:
+            self.breach("L7", f"the store was put back, and its epoch is still {number}")
+        self._life_began_at = first_seq
+
+    def ended(self) -> None:
+        self._open.clear()
+        self._receivers.clear()
+        self._given_now.clear()
+        self._tried.clear()
+        self._on_the_way.clear()
+
+    def put_back(self) -> None:
+        """Forget what an earlier state cannot know."""
+        self._generation += 1
+        self.acknowledged.clear()
+
+    # --- turns -----------------------------------------------------------------------------------
+
+    def turned(
+        self, arrivals: Sequence[Arrival], done: Sequence[Finished], turn: Turn, now_ms: int
+    ) -> None:
+        self._note_requests(arrivals)
+        if self._broker.faults.troubled:  # what was tried in vain may have counted as given
+            self._doubt_until = max(self._doubt_until, self._broker.engine.mailboxes.last + 1_000)
+        acknowledged: list[tuple[Reader, int]] = []
+        events: list[tuple[Route, dict[str, Any]]] = []
+        for route in sorted(turn.replies):
+            for frame in turn.replies[route]:
+                request_id, status, body = unpack_reply(frame)
+                if status == EVENT:
+                    events.append((route, body))
+                    continue
+                asked = self._take(route, request_id)
+                if asked is not None:
+                    self._answered(route, asked, status, body, now_ms, acknowledged)
+        self._check_all_answered(arrivals, turn)
+        for reader, cursor in acknowledged:
+            self.acknowledged[reader] = max(self.acknowledged[reader], cursor)
+        for route, body in events:
+            self._pushed(route, body, now_ms)
+
+    def handed(self, turn: Turn, lost: dict[Route, bool]) -> None:
+        for route, reader, seq in self._on_the_way:
+            if route not in lost:
+                self._given[reader].add(seq)
+                self._given_now[reader].add(seq)
+        self._on_the_way.clear()
+
+    def _note_requests(self, arrivals: Sequence[Arrival]) -> None:
+        for route, frames in arrivals:
+            for frame in frames or ():
+                try:
+                    request_id, command, _, args = decode_request(frame)
+                except BadRequest:
+                    continue
+                self._open[route].append((request_id, Asked(command, args)))
+                self._time.log(f"{self._who(route)} asks {request_id}: {command} {args}")
+
+    def _take(self, route: Route, request_id: int | None) -> Asked | None:
+        waiting = self._open[route]
+        for index, (number, asked) in enumerate(waiting):
+            if number == request_id:
+                del waiting[index]
+                return asked
+        self.breach("door", f"{self._who(route)} got an answer {request_id} that it did not ask for")
+        return None
+
+    def _check_all_answered(self, arrivals: Sequence[Arrival], turn: Turn) -> None:
+        for route, _ in arrivals:
+            for request_id, asked in self._open[route]:
+                if asked.command not in SLOW:
+                    who = self._who(route)
+                    self.breach("door", f"{who} got no answer to {request_id}, {asked.command}")
+            self._open[route] = [each for each in self._open[route] if each[1].command in SLOW]
+
+    def _answered(
+        self,
+        route: Route,
+        asked: Asked,
+        status: str,
+        body: dict[str, Any],
+        now_ms: int,
+        acknowledged: list[tuple[Reader, int]],
+    ) -> None:
+        reader = self._reader(route)
+        if status != OK:
+            self._time.log(f"{reader} is refused {asked.command}: {body['code']}")
+            if body["code"] == "internal":
+                self.breach("door", f"a fault of the broker at {asked.command}")
+            return
+        self._time.log(f"{reader} is answered {asked.command}: {_short(body)}")
+        if asked.command == "ack":
+            acknowledged.append((reader, body["cursor"]))
+        elif asked.command in ("kotakmasuk", "subscribe"):
+            self._judge_place(reader, asked, body)
+            if asked.command == "kotakmasuk":
+                self._judge_messages(route, reader, body["messages"], now_ms)
+            else:
+                receiver = _Receiver(reader, body["window"])
+                self._receivers[route, body["subscription"]] = receiver
+        elif asked.command == "status":
+            self._judge_status(asked, body, now_ms, acknowledged)
+
+    # --- what readers are told -------------------------------------------------------------------
+
+    def _judge_place(self, reader: Reader, asked: Asked, body: dict[str, Any]) -> None:
+        """Judge the cursor, and what is said of lost history."""
+        if body["user"] != reader.user:
+            self.breach("L4", f"{reader} was served as {body['user']}")
+        if body["cursor"] < self.acknowledged[reader]:
+            self.breach("L2", f"the cursor of {reader} went back to {body['cursor']}")
+        lost = body.get("history_lost")
+        if lost is not None:
+            now = self._time.now
+            self._journal.losses.append((reader, lost["first"], lost["last"], now))
+        epoch = asked.args.get("epoch")
+        if epoch is not None and self._epochs.get(epoch) != self._generation and lost is None:
+            self.breach("L7", f"{reader} came with epoch {epoch} and was not told what is lost")
+
+    def _judge_messages(
+        self, route: Route, reader: Reader, messages: Sequence[dict[str, Any]], now_ms: int
+    ) -> None:
+        before = 0
+        for each in messages:
+            seq = each["seq"]
+            if seq <= before:
+                self.breach("L3", f"{reader} got {seq} after {before}")
+            if seq <= self.acknowledged[reader]:
+                self.breach("L2", f"{reader} got {seq} again, and has acknowledged it")
+            before = seq
+            self._judge_mark(reader, each)
+            self._judge_age(reader, each, now_ms)
+            self._tried[reader] = max(self._tried[reader], seq)
+            self._on_the_way.append((route, reader, seq))
+
+    def _judge_mark(self, reader: Reader, message: dict[str, Any]) -> None:
+        seq, marked = message["seq"], message.get("redelivered", False)
+        if not marked and seq in self._given[reader]:
+            self.breach("L7", f"{reader} got {seq} again, without the mark `redelivered`")
+        may = max(self._tried[reader], self._life_began_at - 1, self._doubt_until)
+        if marked and seq > may:
+            self.breach("L7", f"{reader} got {seq} first with the mark `redelivered`")
+
+    def _judge_age(self, reader: Reader, message: dict[str, Any], now_ms: int) -> None:
+        ttl_ms = self.ttl_ms.get((message["from"], message["id"]))
+        troubled = self._broker.faults.troubled  # while there is no room, nothing can expire
+        if ttl_ms is not None and message["at_ms"] + ttl_ms <= now_ms and not troubled:
+            self.breach("expiry", f"{reader} got {message['seq']} after it had expired")
+
+    def _pushed(self, route: Route, body: dict[str, Any], now_ms: int) -> None:
+        receiver = self._receivers.get((route, body["subscription"]))
+        if receiver is None:
+            self.breach("door", f"{self._who(route)} got an event of another's subscription")
+            return
+        reader = receiver.reader
+        self._time.log(f"{reader} is pushed {_short(body)}")
+        if body["kind"] == "ended":
+            del self._receivers[route, body["subscription"]]
+            return
+        messages = body["messages"]
+        self._judge_messages(route, reader, messages, now_ms)
+        pushed_at = self._network.peers[route].pushed_at
+        for each in messages:
+            pushed_at.setdefault(each["seq"], self._time.now)
+        cursor = self.acknowledged[reader]
+        receiver.pushed = {seq for seq in receiver.pushed if seq > cursor}
+        receiver.pushed.update(each["seq"] for each in messages)
+        if len(receiver.pushed) > receiver.window:
+            count, window = len(receiver.pushed), receiver.window
+            self.breach("window", f"{reader} has {count} unacknowledged, its window is {window}")
+
+    # --- what senders are told -------------------------------------------------------------------
+
+    def _judge_status(
+        self,
+        asked: Asked,
+        body: dict[str, Any],
+        now_ms: int,
+        acknowledged: Sequence[tuple[Reader, int]],
+    ) -> None:
+        to, seq, state = asked.args["to"], asked.args["seq"], body["state"]
+        readers = [reader for reader in self._journal.readers if reader.user == to]
+        if self._generation or to.startswith("#"):
+            return
+        read = any(self.acknowledged[reader] >= seq for reader in readers)
+        reading = read or any(cursor >= seq for reader, cursor in acknowledged if reader in readers)
+        given = any(seq in self._given_now[reader] for reader in readers)
+        may = max([self._doubt_until, *(self._tried[reader] for reader in readers)])
+        truth = {
+            "stored": not read and not given,
+            "delivered": not read and may >= seq,
+            "acknowledged": reading or self._broker.lives > 1,
+            "expired": True,
+        }
+        if not truth[state]:
+            self.breach("status", f"{seq} to {to} is told to be {state}, which it is not")
+
+    def _reader(self, route: Route) -> Reader:
+        peer = self._network.peers[route]
+        return Reader(peer.user, peer.device)
+
+    def _who(self, route: Route) -> str:
+        return self._network.peers[route].name
+
+
+def _short(body: Mapping[str, Any]) -> str:
+    """Return an answer for the log: sequences for messages, nothing of tokens."""
+    fields = {key: value for key, value in body.items() if key not in ("token", "limits", "name")}
+    if "messages" in fields:
+        fields["messages"] = [
+            f"{each['seq']} {each['from']} {each['id']}{' again' * bool(each.get('redelivered'))}"
+            for each in fields["messages"]
+        ]
+    return str(fields)

@@ -1,0 +1,155 @@
+"""A store whose steps fail where they are told to, over any engine.
+
+A power cut is an exception that no code of the broker may catch for good: the object world ends
+there, and what the engine had committed is all that is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+
+from broker.core.model import Epoch, History, Message, Page, Receipt
+from broker.core.ports import Key, R, Record, Store, StoreFailedError, StoreFullError
+
+Kind = Literal["crash", "fail"]
+
+BEFORE: Final = "before commit"
+AFTER: Final = "after commit"
+
+
+class PowerCutError(BaseException):
+    """The broker is gone at this very point."""
+
+
+class Faults:
+    """What is going to fail, and when. Every point that can be a last one calls `step`."""
+
+    def __init__(self) -> None:
+        #: While True nothing that takes room is stored.
+        self.full = False
+        self.dead = False
+        #: Where the last fault struck, for the log.
+        self.struck = ""
+        #: Whether any step failed in the turn under way.
+        self.troubled = False
+        self._kind: Kind = "crash"
+        self._point: str | None = None
+        self._left = 0
+
+    def arm(self, kind: Kind, left: int, point: str | None = None) -> None:
+        """Strike at the ``left``-th step from now (of those at ``point``)."""
+        self._kind, self._left, self._point = kind, left, point
+
+    def disarm(self) -> None:
+        """Let nothing fail any longer."""
+        self._left, self.full = 0, False
+
+    def step(self, point: str) -> None:
+        """Pass a point, or fail there."""
+        if self.dead:
+            raise PowerCutError
+        if self._left and self._point in (None, point):
+            self._left -= 1
+            if not self._left:
+                self._strike(point)
+
+    def pass_by(self, point: str) -> None:
+        """Pass a point outside of the store: the process may end there, the disk cannot fail."""
+        if self._kind == "crash":
+            self.step(point)
+
+    def take_room(self) -> None:
+        """Pass a point at which the disk's room is needed."""
+        if self.full:
+            self.troubled = True
+            raise StoreFullError
+
+    def _strike(self, point: str) -> None:
+        self.struck, self.troubled = point, True
+        if self._kind == "crash":
+            self.dead = True
+            raise PowerCutError
+        raise StoreFailedError(f"the disk failed at {point}")
+
+
+class FaultyStore:
+    """Hands every step to an engine; see `broker.core.ports.Store`."""
+
+    def __init__(self, engine: Store, faults: Faults) -> None:
+        self._engine = engine
+        self._faults = faults
+
+    @property
+    def durability(self) -> str:
+        return self._engine.durability
+
+    @property
+    def epoch(self) -> Epoch:
+        return self._engine.epoch
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        with self._engine.batch():
+            yield
+            self._faults.step(BEFORE)
+        # Also "failed", though it is committed: of a sync that failed nobody knows what it did.
+        self._faults.step(AFTER)
+
+    def append(
+        self,
+        to: str,
+        sender: str,
+        message_id: str,
+        text: str,
+        now_ms: int,
+        *,
+        ttl_ms: int | None = None,
+    ) -> Receipt:
+        self._faults.step("append")
+        self._faults.take_room()
+        return self._engine.append(to, sender, message_id, text, now_ms, ttl_ms=ttl_ms)
+
+    def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
+        self._faults.step("read")
+        return self._engine.read(user, device, after, limit, bytes_max)
+
+    def acknowledge(self, user: str, device: str, seq: int) -> int:
+        self._faults.step("acknowledge")
+        return self._engine.acknowledge(user, device, seq)
+
+    def history(self, user: str, of: str, **place: Any) -> History:
+        self._faults.step("history")
+        return self._engine.history(user, of, **place)
+
+    def expire(self, now_ms: int) -> list[Message]:
+        self._faults.step("expire")
+        expired = self._engine.expire(now_ms)
+        if expired:
+            self._faults.take_room()
+        return expired
+
+    def find(self, kind: type[R], key: Key) -> R | None:
+        self._faults.step("find")
+        return self._engine.find(kind, key)
+
+    def find_all(self, kind: type[R], *, of: str = "", after: str = "", limit: int = 0) -> list[R]:
+        self._faults.step("find_all")
+        return self._engine.find_all(kind, of=of, after=after, limit=limit)
+
+    def put(self, record: Record) -> None:
+        self._faults.step("put")
+        self._faults.take_room()
+        self._engine.put(record)
+
+    def remove(self, kind: type[R], key: Key) -> None:
+        self._faults.step("remove")
+        self._engine.remove(kind, key)
+
+    def tidy(self, now_ms: int) -> bool:
+        self._faults.step("tidy")
+        return self._engine.tidy(now_ms)
+
+    def close(self) -> None:
+        self._engine.close()

@@ -1,0 +1,317 @@
+"""One run: a seed becomes a world, the world has its faults and heals, and what it saw is judged."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from broker.core.dedup import DedupLimits
+from broker.core.model import Account, Membership, Room
+from broker.core.ports import StoreLimits
+from tests.proof.checker import judge
+from tests.simulator.broker import Broker
+from tests.simulator.disk import Disks, seeded_epochs
+from tests.simulator.door import Breach, Door
+from tests.simulator.faults import AFTER, BEFORE
+from tests.simulator.journal import Journal, Reader, Stay, to_history
+from tests.simulator.network import Network
+from tests.simulator.node import Node
+from tests.simulator.plan import MINUTE, SECOND, Plan, plan_of
+from tests.simulator.scheduler import Scheduler
+from tests.simulator.scripts import PASSWORD, Phase, Receiver, Sender, Wanderer, drain
+
+#: Simulated minutes after the last fault within which everything must be settled and read: a
+#: silent subscription, a heartbeat, the longest patience of a session, and as much again.
+SETTLED_MAX: Final = 8 * MINUTE
+#: ... and within which all that was left has been read by asking.
+_DRAINED_MAX: Final = 5 * MINUTE
+#: How often the world looks whether it is done.
+_LOOK_US: Final = SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a seed."""
+
+    plan: Plan
+    hash: str
+    breaches: tuple[Breach, ...]
+    simulated_us: int
+    events: int
+    sends: int
+    reads: int
+    lives: int
+    faults: Counter[str]
+
+
+def run(seed: int, place: Disks, trace: Callable[[str], None] | None = None) -> Result:
+    """Carry out the run of a seed; ``trace`` is handed each event as a line."""
+    logging.getLogger("kotak").setLevel(logging.CRITICAL + 1)
+    with seeded_epochs(Random(f"epochs {seed}")):
+        return _World(plan_of(seed), place, trace).carry_out()
+
+
+class _World:
+    """All parts of one run."""
+
+    def __init__(self, plan: Plan, place: Disks, trace: Callable[[str], None] | None) -> None:
+        self.plan = plan
+        self.time = Scheduler(trace)
+        self.journal = Journal()
+        self._luck = Random(f"faults {plan.seed}")
+        self.network = Network(
+            self.time,
+            Random(f"network {plan.seed}"),
+            latency_us=plan.latency_us,
+            late_frames=plan.late_frames,
+        )
+        self._disk = place.disk(plan.engine, _limits(plan))
+        self.broker = Broker(
+            self.time, Random(f"broker {plan.seed}"), self.network, self._disk, plan
+        )
+        self.door = Door(self.time, self.network, self.broker, self.journal)
+        self.broker.observer = self.door
+        self.broker.between = self._between_lives
+        self.phase = Phase(self.door, late_frames=plan.late_frames)
+        self.faults: Counter[str] = Counter()
+        self._putting_back = False
+        self._backed_up: int | None = None
+        self.time.log(str(plan))
+        self._nodes = self._people()
+
+    # --- the stage -------------------------------------------------------------------------------
+
+    def _people(self) -> list[Node]:
+        plan, phase = self.plan, self.phase
+        nodes = []
+        for user in plan.users:
+            others = tuple(each for each in plan.users if each != user)
+            sender = Sender(phase, others, plan.rooms)
+            nodes.append(self._node(f"{user} sends", user, "", sender.script))
+        for number, (user, device, how) in enumerate(plan.receivers):
+            self.journal.readers.add(Reader(user, device))
+            receiver = Receiver(phase, how)
+            nodes.append(self._node(f"{user} reads {number}", user, device, receiver.script))
+        if plan.wandering:
+            wanderer = Wanderer(phase, plan.rooms)
+            nodes.append(self._node(f"{plan.users[-1]} comes", plan.users[-1], "", wanderer.script))
+        return nodes
+
+    def _node(self, name: str, user: str, device: str, script: object) -> Node:
+        return Node(
+            name,
+            user,
+            device,
+            time=self.time,
+            luck=Random(f"{name} {self.plan.seed}"),
+            network=self.network,
+            journal=self.journal,
+            plan=self.plan,
+            script=script,  # type: ignore[arg-type]
+        )
+
+    def _furnish(self) -> None:
+        """Put accounts, devices and rooms into the store before anything can fail."""
+        engine, plan = self.broker.engine, self.plan
+        with engine.batch():
+            for user in plan.users:
+                engine.put(Account(user, user.title(), f"v1:{PASSWORD}"))
+            for reader in sorted(self.journal.readers):
+                engine.acknowledge(reader.user, reader.device, 0)
+            for room in plan.rooms:
+                engine.put(Room(room, plan.users[0], True, False))
+                for user in plan.users[: -1 if plan.wandering else None]:
+                    engine.put(Membership(room, user, True))
+                    self.journal.stays.append(Stay(user, room, -1, -1))
+
+    def carry_out(self) -> Result:
+        self.broker.start()
+        self._furnish()
+        for node in self._nodes:
+            node.start()
+        self._plan_faults()
+        end = int(self.plan.minutes * MINUTE)
+        self.time.run(end)
+        self._heal()
+        settled = self._run_until(self._is_settled, SETTLED_MAX)
+        if not settled:
+            self.door.breach("starved", f"8 minutes after the last fault: {self._unsettled()}")
+        self._drain()
+        return self._judge()
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        self.time.log("the faults are over")
+        self.phase.settling = True
+        self.broker.faults.disarm()
+        self.network.heal()
+
+    def _run_until(self, done: Callable[[], bool], at_most: int) -> bool:
+        end = self.time.now + at_most
+        while self.time.now < end and not done():
+            self.time.run(min(self.time.now + _LOOK_US, end))
+        return done()
+
+    def _is_settled(self) -> bool:
+        return not self._unsettled()
+
+    def _unsettled(self) -> str:
+        """Tell who has not finished, or what has not been read."""
+        for node in self._nodes:
+            if not node.finished and " sends" in node.name:
+                return f"{node.name} has no answer"
+        if self.broker.service is None:
+            return "the broker is down"
+        boxes = self.broker.engine.mailboxes
+        for reader in sorted(self.journal.readers):
+            box = boxes.find(reader.user)
+            waiting = box.waiting(boxes.reader(box, reader.device), 0, 3)
+            if len(waiting):
+                return f"{reader} has not acknowledged {list(waiting)}"
+        return ""
+
+    def _drain(self) -> None:
+        """Find each mailbox empty, by asking."""
+        left = set(self.journal.readers)
+        for reader in sorted(left):
+            script = drain(lambda reader=reader: left.discard(reader))  # type: ignore[misc]
+            node = self._node(f"{reader} drains", reader.user, reader.device, script)
+            node.start()
+        if not self._run_until(lambda: not left, _DRAINED_MAX):
+            self.door.breach("starved", f"not drained: {', '.join(map(str, sorted(left)))}")
+
+    def _judge(self) -> Result:
+        history = to_history(self.journal)
+        verdict = judge(history)
+        breaches = [*self.door.breaches]
+        breaches += [Breach(each.law, str(each)[4:]) for each in verdict.breaches]
+        if verdict.undecided and not breaches:
+            breaches.append(Breach("L1", str(verdict)))
+        for breach in breaches:
+            self.time.log(str(breach))
+        return Result(
+            plan=self.plan,
+            hash=self.time.hash,
+            breaches=tuple(breaches),
+            simulated_us=self.time.now,
+            events=self.time.events,
+            sends=len(self.journal.sends),
+            reads=verdict.messages_read,
+            lives=self.broker.lives,
+            faults=self.faults,
+        )
+
+    # --- faults ----------------------------------------------------------------------------------
+
+    def _plan_faults(self) -> None:
+        plan = self.plan
+        for kind, rate, strike in (
+            ("crash", plan.crashes, self._crash),
+            ("failure", plan.failures, self._fail),
+            ("full", plan.full, self._fill),
+            ("restore", plan.restores, self._restore),
+            ("jump", plan.jumps, self._jump),
+            ("cut", plan.cuts, self._cut),
+            ("hole", plan.holes, self._hole),
+            ("stall", plan.stalls, self._stall),
+            ("partition", plan.partitions, self._part),
+            ("death", plan.deaths, self._kill),
+        ):
+            if rate:
+                self._next_fault(kind, rate, strike)
+
+    def _next_fault(self, kind: str, rate: float, strike: Callable[[], None]) -> None:
+        def happen() -> None:
+            if self.phase.settling:
+                return
+            self.faults[kind] += 1
+            self.time.log(f"fault: {kind}")
+            strike()
+            self._next_fault(kind, rate, strike)
+
+        self.time.after(self._luck.expovariate(rate) * MINUTE, happen)
+
+    def _crash(self) -> None:
+        self.broker.faults.arm("crash", *self._where())
+
+    def _fail(self) -> None:
+        self.broker.faults.arm("fail", *self._where())
+
+    def _where(self) -> tuple[int, str | None]:
+        """Return a point of a turn: any, or one of those that matter most."""
+        if self._luck.random() < 0.5:
+            return self._luck.randint(1, 60), None
+        points = (BEFORE, AFTER, "append", "acknowledge", "after the turn", "after the replies")
+        return self._luck.randint(1, 5), self._luck.choice(points)
+
+    def _fill(self) -> None:
+        self.broker.faults.full = True
+        self.time.after(
+            self._luck.choice((0.1, 2, 30)) * SECOND,
+            lambda: setattr(self.broker.faults, "full", False),
+        )
+
+    def _restore(self) -> None:
+        self._putting_back = True
+        self.broker.die("an earlier state is put back", self._luck.uniform(0.1, 10) * SECOND)
+
+    def _between_lives(self) -> None:
+        """Put the copy back, or make one."""
+        if not self.plan.restores:
+            return
+        if self._putting_back and self._backed_up is not None:
+            self._disk.put_back()
+            self.journal.restored.append((self.time.now, self._backed_up))
+            self.door.put_back()
+            self.time.log("an earlier state was put back")
+        else:
+            self._disk.back_up()
+            self._backed_up = self._last_seq
+        self._putting_back = False
+
+    @property
+    def _last_seq(self) -> int:
+        """The highest sequence that was committed before the broker went down."""
+        return self.broker.engine.mailboxes.last
+
+    def _jump(self) -> None:
+        self.broker.clock.ahead_ms += self._luck.randint(-60_000, self.plan.jump_ms_max)
+
+    def _cut(self) -> None:
+        links = list(self.network.links.values())
+        if links:
+            self.network.cut(self._luck.choice(links))
+
+    def _hole(self) -> None:
+        links = list(self.network.links.values())
+        if links:
+            self.network.fall_silent(self._luck.choice(links))
+
+    def _stall(self) -> None:
+        links = list(self.network.links.values())
+        if links:
+            until = self.time.now + int(self._luck.choice((0.5, 5, 60)) * SECOND)
+            self._luck.choice(links).stalled_until = until
+
+    def _part(self) -> None:
+        node = self._luck.choice(self._nodes)
+        until = self.time.now + int(self._luck.choice((1, 10, 60)) * SECOND)
+        self.network.cut_off(node, until)
+
+    def _kill(self) -> None:
+        node = self._luck.choice([each for each in self._nodes if " comes" not in each.name])
+        node.die(self._luck.choice((0.01, 1, 10)) * SECOND)
+
+
+def _limits(plan: Plan) -> StoreLimits:
+    return StoreLimits(
+        mailbox_messages_max=plan.mailbox_messages_max,
+        retention_read_ms=plan.retention_read_ms,
+        # Never longer than messages are kept: it is read back from them.
+        dedup=DedupLimits(window_ms=plan.retention_read_ms),
+    )
