@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,24 +33,29 @@ class Live:
 def measure_live(history: History, restarts: Sequence[Restart], subscribers: int) -> Live:
     """Return the figures. O(messages)."""
     arrivals = 0
-    first: dict[tuple[str, str], int] = {}
+    first: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(dict)  # by device
     for read in history.reads:
         arrivals += len(read.messages)
         for seen in read.messages:
-            key = (seen.sender, seen.id)
-            first[key] = min(first.get(key, read.t0), read.t0)
-    sent = [s for s in history.sends if s.answer == OK and s.t1 and (s.sender, s.id) in first]
-    took = sorted(first[s.sender, s.id] - s.t0 for s in sent)
-    answered = [(s.t1 or 0, first[s.sender, s.id]) for s in sent]
+            devices = first[seen.sender, seen.id]
+            devices[read.device] = min(devices.get(read.device, read.t0), read.t0)
+    sent = [
+        (s, arrived)
+        for s in history.sends
+        if s.answer == OK
+        for arrived in first[s.sender, s.id].values()
+    ]
+    took = sorted(arrived - s.t0 for s, arrived in sent)
+    answered = [(s.t1 or 0, arrived) for s, arrived in sent]
     last = max((t1 for t1, _ in answered), default=0)
     return Live(
         subscribers=subscribers,
         p50_ms=percentile_ms(took, 50),
         p99_ms=percentile_ms(took, 99),
         max_ms=percentile_ms(took, 100),
-        again=arrivals - len(first),
+        again=arrivals - sum(map(len, first.values())),
         caught_up_ms=[_caught_up_ms(answered, restart) for restart in restarts],
-        complete_ms=max(0, max(first.values(), default=last) - last) / 1e6,
+        complete_ms=max(0, max((arrived for _, arrived in answered), default=last) - last) / 1e6,
     )
 
 

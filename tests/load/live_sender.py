@@ -20,13 +20,13 @@ from tests.proof.history import OK
 async def send(plan: Plan, process: int, address: str, link: Link) -> Summary:
     """Log all senders of a process in, wait for the others, send, and write it down."""
     senders = {
-        plan.sender(number): Sender(plan, number, link) for number in plan.senders_of(process)
+        (plan.sender(number), ""): Sender(plan, number, link) for number in plan.senders_of(process)
     }
     summary = Summary(f"load-senders {process}", tokens=len(senders))
     async with crowd(senders, address, plan.timeout_ms) as clients:
         await asyncio.to_thread(link.start_together)
         await asyncio.gather(
-            *(_send_all(clients[user], sender, plan.window) for user, sender in senders.items())
+            *(_send_all(clients[who], sender, plan.window) for who, sender in senders.items())
         )
         summary.tokens_valid = await tokens_valid(clients.values())
     for sender in senders.values():

@@ -27,6 +27,7 @@ LIVE_WINDOW_DEFAULT: Final = 20
 CROWD_PROCESSES: Final = 2
 #: Each is a connection of its own, with some five descriptors in the client's process.
 SUBSCRIBERS_MAX: Final = 300
+DEVICES_MAX: Final = 4
 SIZE_BYTES_MIN: Final = 40  # room for the longest label
 SIZE_BYTES_MAX: Final = 60_000
 #: How long one request may take: long enough for a broker to be killed and to come back.
@@ -41,6 +42,8 @@ class Plan:
     readers: int = READERS_DEFAULT
     #: Receivers by push, one for each mailbox, in ``readers`` processes; 0: mailboxes are read.
     subscribers: int = 0
+    #: Devices of each of them, every one a receiver with a cursor of its own; 0: the user's cursor.
+    devices: int = 0
     messages: int | None = MESSAGES_DEFAULT
     seconds: float | None = None
     window: int = WINDOW_DEFAULT
@@ -70,6 +73,11 @@ class Plan:
     def mailboxes_of(self, reader: int) -> list[str]:
         """Return the mailboxes that one reader reads: each mailbox has one reader."""
         return [self.mailbox(number) for number in range(reader, self.mailboxes, self.readers)]
+
+    def receivers_of(self, process: int) -> list[tuple[str, str]]:
+        """Return the (mailbox, device) pairs that a process receives for; "" is no device."""
+        devices = [f"device-{number}" for number in range(self.devices)] or [""]
+        return [(user, device) for user in self.mailboxes_of(process) for device in devices]
 
     @property
     def sender_processes(self) -> int:
@@ -140,6 +148,8 @@ def _parser() -> argparse.ArgumentParser:
         help=f"reader processes ({READERS_DEFAULT})")  # fmt: skip
     add("--subscribers", type=_integer(1, SUBSCRIBERS_MAX), metavar="N",
         help="instead of readers: so many receivers by push, each with a mailbox")  # fmt: skip
+    add("--devices", type=_integer(1, DEVICES_MAX), metavar="N",
+        help="devices of each subscriber: every one receives everything")  # fmt: skip
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument(
         "--messages", type=_integer(1, 10_000_000), metavar="N",
@@ -182,6 +192,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Plan, bool]:
         parser.error("--subscribers have a mailbox each: leave out --readers and --mailboxes")
     if given.subscribers and given.door == "text":
         parser.error("--subscribers need --door zmq: the text door sends nothing unasked")
+    if given.devices and given.devices * (given.subscribers or 0) > SUBSCRIBERS_MAX:
+        parser.error(f"all --devices of all --subscribers may be {SUBSCRIBERS_MAX} at most")
+    if given.devices and not given.subscribers:
+        parser.error("--devices are those of --subscribers: say how many there are")
     live = bool(given.subscribers)
     mailboxes = given.subscribers or given.mailboxes or MAILBOXES_DEFAULT
     readers = CROWD_PROCESSES if live else given.readers or READERS_DEFAULT
@@ -190,6 +204,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Plan, bool]:
         senders=given.senders,
         readers=min(readers, mailboxes),
         subscribers=given.subscribers or 0,
+        devices=given.devices or 0,
         messages=given.messages or (None if given.seconds else messages_default),
         seconds=given.seconds,
         window=given.window or (LIVE_WINDOW_DEFAULT if live else WINDOW_DEFAULT),

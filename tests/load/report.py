@@ -183,7 +183,8 @@ def _table(plan: Plan, figures: Figures) -> Table:
 def _title(plan: Plan) -> str:
     readers = f"{plan.readers} readers, {plan.mailboxes} mailboxes"
     if plan.subscribers:
-        readers = f"{plan.subscribers} subscribers"
+        each = f" with {plan.devices} devices each" if plan.devices else ""
+        readers = f"{plan.subscribers} subscribers{each}"
     return (
         f"{plan.senders} senders, {readers}, "
         f"{plan.size_bytes} bytes, {plan.door} door, {plan.broker or plan.store}"

@@ -8,17 +8,16 @@ given again, which the history must show to be right.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing, suppress
-from itertools import starmap
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from broker.wire.limits import INBOX_MESSAGES_MAX
 from clients import AsyncClient
 from clients.errors import RequestError
 from clients.results import Message
-from tests.load.crowd import crowd, tokens_valid
+from tests.load.crowd import Who, crowd, tokens_valid
 from tests.load.link import Link, Summary, now_ns, play
 from tests.load.plan import Plan
 from tests.load.zmq_door import answer_of
@@ -34,12 +33,12 @@ _SILENCE_NS_MAX: Final = 10_000_000_000
 
 
 class Subscriber:
-    """One receiver; ``note`` is told what it sees."""
+    """One receiver, perhaps a device of its user; ``note`` is told what it sees."""
 
     def __init__(
-        self, user: str, client: AsyncClient, note: Callable[[Record], None], luck: Random
+        self, who: Who, client: AsyncClient, note: Callable[[Record], None], luck: Random
     ) -> None:
-        self.user = user
+        self.user, self.device = who
         #: Ids that have arrived, how often any message did, and when the last one did.
         self.arrived: set[tuple[str, str]] = set()
         self.arrivals = 0
@@ -83,7 +82,7 @@ class Subscriber:
         self._connection(stands=True)
         self.arrivals += 1
         self.arrived.add((message.sender, message.id))
-        self._note(Read(self.user, now, now, OK, messages=(_seen(message),)))
+        self._note(Read(self.user, now, now, OK, messages=(_seen(message),), device=self.device))
         self._seen = message.seq
         self._news.set()
 
@@ -113,7 +112,8 @@ class Subscriber:
             answer = answer_of(error)
         else:
             answer, self._acknowledged = OK, seq
-        self._note(Ack(self.user, seq, t0, now_ns() if answer else None, answer))
+        t1 = now_ns() if answer else None
+        self._note(Ack(self.user, seq, t0, t1, answer, self.device))
 
     async def finish(self) -> int:
         """Acknowledge the rest and read what is left; return how many messages that were.
@@ -131,7 +131,8 @@ class Subscriber:
                 self._note(Drained(self.user, t0, t1))
                 return left
             left += len(page)
-            self._note(Read(self.user, t0, t1, OK, messages=tuple(map(_seen, page))))
+            seen = tuple(map(_seen, page))
+            self._note(Read(self.user, t0, t1, OK, messages=seen, device=self.device))
             self._seen = page[-1].seq
             await self._acknowledge()
 
@@ -143,21 +144,20 @@ def _seen(message: Message) -> Seen:
 
 async def subscribe(plan: Plan, process: int, address: str, link: Link) -> Summary:
     """Log all subscribers of a process in, have all pushed that was sent, write it down."""
-    users = plan.mailboxes_of(process)
-    summary = Summary(f"subscribers {process}", tokens=len(users))
+    receivers = plan.receivers_of(process)
+    summary = Summary(f"subscribers {process}", tokens=len(receivers))
     lines: list[str] = []
 
     def note(record: Record) -> None:
         lines.append(to_line(record))
 
-    async with crowd(users, address, plan.timeout_ms) as clients:
+    async with crowd(receivers, address, plan.timeout_ms) as clients:
         everybody = [
-            Subscriber(user, client, note, Random(f"{process} {user}"))
-            for user, client in clients.items()
+            Subscriber(who, client, note, Random(" ".join(who))) for who, client in clients.items()
         ]
         await asyncio.to_thread(link.start_together)
         receiving = [asyncio.create_task(each.receive()) for each in everybody]
-        await _until_all_has_arrived(plan, process, link, everybody, receiving)
+        await _until_all_has_arrived(_Watch(plan, process, link), everybody, receiving)
         summary.fault = await _end(everybody, receiving)
         summary.tokens_valid = await tokens_valid(clients.values())
     path = link.folder / f"subscribers-{process}.jsonl"
@@ -165,26 +165,33 @@ async def subscribe(plan: Plan, process: int, address: str, link: Link) -> Summa
     return summary
 
 
+class _Watch(NamedTuple):
+    """How a process tells how far it is, and knows what is still to come."""
+
+    plan: Plan
+    process: int
+    link: Link
+
+    def complete(self, everybody: Iterable[Subscriber]) -> bool:
+        """Tell whether everybody has all that was sent."""
+        plan, sent = self.plan, self.link.sent
+        expected = {
+            plan.mailbox(number): plan.expected(number, sent) for number in range(plan.mailboxes)
+        }
+        return all(len(each.arrived) >= expected[each.user] for each in everybody)
+
+
 async def _until_all_has_arrived(
-    plan: Plan,
-    process: int,
-    link: Link,
-    everybody: list[Subscriber],
-    receiving: list[asyncio.Task[None]],
+    watch: _Watch, everybody: list[Subscriber], receiving: list[asyncio.Task[None]]
 ) -> None:
     """Wait until each subscriber has everything, or nothing more comes, or one has failed."""
-
-    def complete(place: int, each: Subscriber) -> bool:
-        mailbox = process + place * plan.readers
-        return len(each.arrived) >= plan.expected(mailbox, link.sent)
-
     heard_ns = now_ns()
     while now_ns() - heard_ns < _SILENCE_NS_MAX and not any(task.done() for task in receiving):
         await asyncio.sleep(_LOOK_SECONDS)
-        link.read[process] = sum(each.arrivals for each in everybody)
-        if not link.all_sent.is_set():
+        watch.link.read[watch.process] = sum(each.arrivals for each in everybody)
+        if not watch.link.all_sent.is_set():
             heard_ns = now_ns()
-        elif all(starmap(complete, enumerate(everybody))):
+        elif watch.complete(everybody):
             return
         heard_ns = max(heard_ns, *(each.last_ns for each in everybody))
 

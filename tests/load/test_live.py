@@ -39,6 +39,12 @@ class TestPlan:
             expected = recipients.count(plan.mailbox(number))
             assert plan.expected(number, sent[:senders]) == expected
 
+    def test_every_device_of_a_subscriber_is_a_receiver(self) -> None:
+        plan, _ = parse(["--subscribers", "3", "--devices", "2"])
+        receivers = [who for process in range(2) for who in plan.receivers_of(process)]
+        assert len(set(receivers)) == 6
+        assert {user for user, _ in receivers} == {plan.mailbox(number) for number in range(3)}
+
     def test_senders_and_subscribers_share_few_processes(self) -> None:
         plan, _ = parse(["--subscribers", "200", "--senders", "20", "--kill", "5"])
         assert (plan.mailboxes, plan.readers, plan.sender_processes) == (200, 2, 2)
@@ -119,7 +125,7 @@ def recorded(client: FakeClient, stay: int) -> list[Record]:
             if len(subscriber.arrived) == len(TEXTS):
                 complete.set()
 
-        subscriber = Subscriber("bob", client, note, Steady())  # type: ignore[arg-type]
+        subscriber = Subscriber(("bob", ""), client, note, Steady())  # type: ignore[arg-type]
         receiving = asyncio.create_task(subscriber.receive())
         async with asyncio.timeout(30):
             await complete.wait()
@@ -192,16 +198,29 @@ def test_a_short_load_with_a_kill_breaks_no_promise(tmp_path: Path) -> None:
     """
     kept = tmp_path / "kept"
     done = loadtest(
-        *("--subscribers", "12", "--senders", "4", "--messages", "600", "--kill", "1"),
+        *("--subscribers", "12", "--senders", "4", "--messages", "400", "--kill", "1"),
         *("--json", "--histories", str(kept)),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     result = figures(done)
-    assert result["sends_ok"] == 2_400
-    assert result["read"] == 2_400 + result["live"]["again"]
+    assert result["sends_ok"] == 1_600
+    assert result["read"] == 1_600 + result["live"]["again"]
     assert result["live"]["again"] > 0
     assert len(result["live"]["caught_up_ms"]) == result["kills"] == 1
     assert checker.main([str(kept)]) == 0
+
+
+def test_every_device_receives_everything_though_the_broker_is_killed(tmp_path: Path) -> None:
+    """Each device acknowledges for itself, so the mark and the order are judged a device."""
+    plan = Plan(
+        senders=2, readers=2, subscribers=4, devices=2, mailboxes=4, messages=300, window=20,
+        kills=1, histories=tmp_path / "kept",
+    )  # fmt: skip
+    result = report(plan, run(plan, lambda _: None))
+    assert result.clean, f"{result.verdict}\n{result.complaints}"
+    assert result.figures.live is not None
+    assert result.figures.read == 2 * 600 + result.figures.live.again
+    assert "L7" in result.verdict.laws
 
 
 def test_a_broker_that_forgets_when_killed_is_not_called_clean() -> None:
