@@ -38,7 +38,7 @@ def fitting(messages: Iterable[Message], bytes_max: int) -> list[Message]:
 
 
 class Reader:
-    """How far a user or a device has acknowledged, and how far it was given messages."""
+    """How far a user or a device has acknowledged, and how far it may have been given messages."""
 
     __slots__ = ("cursor", "delivered")
 
@@ -52,7 +52,8 @@ class Mailbox:
 
     ``seqs`` holds what is kept, read or not, in order (8 bytes each), ``sizes`` the bytes of its
     texts (4 each). Those before index ``head`` are acknowledged by some reader, the furthest of
-    which stands at ``furthest``; in a room none is. ``last`` is the highest ever seen here,
+    which stands at ``furthest``; in a room none is. ``given`` is the highest that was given to any
+    reader since the start. ``last`` is the highest ever seen here,
     ``purged`` the highest that was deleted before all of its readers had read it. ``sent`` are the
     sequences that a user sent. ``rooms`` of a user say from which sequence on it reads.
     """
@@ -60,6 +61,7 @@ class Mailbox:
     __slots__ = (
         "devices",
         "furthest",
+        "given",
         "head",
         "history",
         "key",
@@ -86,6 +88,7 @@ class Mailbox:
         self.reader = Reader(0)
         self.devices = _NO_DEVICES
         self.furthest = 0
+        self.given = 0
         self.head = 0
         self.last = 0
         self.purged = 0
@@ -101,10 +104,6 @@ class Mailbox:
     def reached(self) -> int:
         """Return the highest sequence that a reader may acknowledge."""
         return max(self.last, *(room.last for room in self.rooms)) if self.rooms else self.last
-
-    def delivered(self) -> int:
-        """Return how far messages were given to any reader."""
-        return max(reader.delivered for reader in self.readers())
 
     # --- pages -------------------------------------------------------------------------------
 

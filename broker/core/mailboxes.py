@@ -108,11 +108,14 @@ class Mailboxes:
             reader.delivered = self.last
         return reader
 
-    def given(self, reader: Reader, seq: int) -> None:
+    def give(self, box: Mailbox, reader: Reader, seq: int) -> None:
         """Note that a reader was given messages up to ``seq``."""
         if seq > reader.delivered:
             self._undo.append(partial(setattr, reader, "delivered", reader.delivered))
             reader.delivered = seq
+        if seq > box.given:
+            self._undo.append(partial(setattr, box, "given", box.given))
+            box.given = seq
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -187,7 +190,7 @@ class Mailboxes:
             return State.STORED
         if seq <= box.furthest:
             return State.ACKNOWLEDGED
-        return State.DELIVERED if seq <= box.delivered() else State.STORED
+        return State.DELIVERED if seq <= box.given else State.STORED
 
     # --- what leaves -------------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ class MemoryStore:
         messages = fitting((self._messages[seq] for seq in waiting[:limit]), bytes_max)
         delivered = reader.delivered
         if messages:
-            mailboxes.given(reader, messages[-1].seq)
+            mailboxes.give(box, reader, messages[-1].seq)
         more = len(waiting) > len(messages)
         return Page(messages, more, reader.cursor, delivered, mailboxes.last, box.lost(reader))
 

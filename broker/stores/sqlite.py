@@ -183,7 +183,7 @@ class SqliteStore:
         messages = fitting(self._messages(waiting[:limit]), bytes_max)
         delivered = max(reader.delivered, mailboxes.restored_to)
         if messages:
-            mailboxes.given(reader, messages[-1].seq)
+            mailboxes.give(box, reader, messages[-1].seq)
         more = len(waiting) > len(messages)
         return Page(messages, more, reader.cursor, delivered, mailboxes.last, box.lost(reader))
 
