@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ def all_of(store: Store) -> list[list[object]]:
 def test_a_record_is_stored_replaced_and_removed(
     store: Store, reopen: Reopen, first: Record, second: Record, key: Key
 ) -> None:
-    kind = type(first)
+    kind: type[Any] = type(first)
     with_users(store, "ann")
     with_room(store)
     before = all_of(store)
@@ -77,7 +78,7 @@ def test_a_record_is_stored_replaced_and_removed(
 def test_a_failed_batch_changes_no_record(
     store: Store, reopen: Reopen, first: Record, second: Record, key: Key
 ) -> None:
-    kind = type(first)
+    kind: type[Any] = type(first)
     with_users(store, "ann")
     with_room(store)
     with failing_batch(store):

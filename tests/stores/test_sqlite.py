@@ -16,7 +16,13 @@ import pytest
 
 from broker.core.dedup import DedupLimits
 from broker.core.model import Account, SessionRecord
-from broker.core.ports import StoreFailedError, StoreFullError, StoreUnusableError
+from broker.core.ports import (
+    DEFAULT_LIMITS,
+    StoreFailedError,
+    StoreFullError,
+    StoreLimits,
+    StoreUnusableError,
+)
 from broker.stores import open_store, sqlite_schema
 from broker.stores.folder import DataFolder, FolderHeldError
 from broker.stores.memory import MemoryStore
@@ -24,13 +30,14 @@ from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_database
 from broker.wire.errors import Code, WireError
 from tests.core.fakes import FaultyStore, World
+from tests.stores.steps import expire, with_room
 
 BOB = Account("bob", "Bob", "hash")
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def open_at(path: Path, *, check: bool = True, dedup: DedupLimits | None = None) -> SqliteStore:
-    return SqliteStore(path, mailbox_messages_max=10_000, dedup=dedup or DedupLimits(), check=check)
+def open_at(path: Path, *, check: bool = True, limits: StoreLimits = DEFAULT_LIMITS) -> SqliteStore:
+    return SqliteStore(path, limits, check=check)
 
 
 @pytest.fixture
@@ -42,7 +49,7 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[SqliteStore]:
     store = open_at(path)
     with store.batch():
-        store.put_account("bob", BOB)
+        store.put(BOB)
     yield store
     store.close()
 
@@ -54,12 +61,12 @@ def send(store: SqliteStore, *ids: str, text: str = "hi") -> list[int]:
 
 def ids(store: SqliteStore) -> list[str]:
     with store.batch():
-        return [each.message_id for each in store.read("bob", 0, 1_000, 10**9).messages]
+        return [each.message_id for each in store.read("bob", "", 0, 1_000, 10**9).messages]
 
 
 def acknowledge(store: SqliteStore, seq: int) -> None:
     with store.batch():
-        store.acknowledge("bob", seq)
+        store.acknowledge("bob", "", seq)
 
 
 def pragma(store: SqliteStore, name: str) -> Any:
@@ -70,7 +77,7 @@ def make(path: Path, *messages: str) -> None:
     """Leave a closed database of ours behind."""
     store = open_at(path)
     with store.batch():
-        store.put_account("bob", BOB)
+        store.put(BOB)
     send(store, *messages)
     store.close()
 
@@ -180,17 +187,18 @@ def test_every_file_is_for_its_owner_only(path: Path) -> None:
     try:
         store = open_at(path)
         with store.batch():
-            store.put_account("bob", BOB)
+            store.put(BOB)
         modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
         store.close()
     finally:
         os.umask(before)
-    assert modes == {"kotak.db": 0o600, "kotak.db-wal": 0o600, "kotak.db-shm": 0o600}
+    assert set(modes.values()) == {0o600}
+    assert set(modes) == {"kotak.db", "kotak.db-wal", "kotak.db-shm", "kotak.seen"}
 
 
 def test_closing_empties_the_wal(path: Path) -> None:
     make(path, "m1")
-    assert [each.name for each in path.parent.iterdir()] == ["kotak.db"]
+    assert {each.name for each in path.parent.iterdir()} == {"kotak.db", "kotak.seen"}
 
 
 # --- the folder ------------------------------------------------------------------------------
@@ -240,19 +248,14 @@ def test_a_second_process_on_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_url_names_the_engine(tmp_path: Path) -> None:
     with DataFolder(tmp_path / "data") as folder:
-        options: dict[str, Any] = {
-            "mailbox_messages_max": 1,
-            "dedup": DedupLimits(),
-            "retention_read_ms": 1_000,
-        }
-        memory, sqlite = (open_store(url, folder, **options) for url in ("memory:", "sqlite:"))
+        memory, sqlite = (open_store(url, folder, DEFAULT_LIMITS) for url in ("memory:", "sqlite:"))
         assert isinstance(memory, MemoryStore)
         assert isinstance(sqlite, SqliteStore)
         memory.close()
         sqlite.close()
         assert folder.database.exists()
         with pytest.raises(StoreUnusableError, match="use sqlite: or memory:"):
-            open_store("redis:", folder, **options)
+            open_store("redis:", folder, DEFAULT_LIMITS)
 
 
 # --- files that are not to be opened ---------------------------------------------------------
@@ -301,7 +304,7 @@ def test_a_wal_without_its_database_is_left_alone(path: Path) -> None:
 def test_damage_that_shows_only_in_reading_is_told_in_one_sentence(path: Path) -> None:
     make(path, "m1")
     database = sqlite3.connect(path)
-    database.execute("DROP TABLE cursors")
+    database.execute("DROP TABLE readers")
     database.close()
     with pytest.raises(StoreUnusableError, match="cannot be read"):
         open_at(path, check=False)
@@ -349,7 +352,7 @@ def test_a_new_migration_is_applied_once(path: Path, monkeypatch: pytest.MonkeyP
 def copied_while_open(store: SqliteStore, path: Path, folder: Path) -> Path:
     """What a kill would leave: the files as they are, without an orderly end."""
     folder.mkdir()
-    for name in ("kotak.db", "kotak.db-wal"):
+    for name in ("kotak.db", "kotak.db-wal", "kotak.seen"):
         shutil.copy(path.with_name(name), folder / name)
     return folder / "kotak.db"
 
@@ -360,10 +363,10 @@ def test_a_kill_loses_nothing_that_was_committed(
     seqs = send(store, "m1", "m2", "m3")
     acknowledge(store, seqs[0])
     with store.batch():
-        store.put_session(b"d" * 32, SessionRecord(b"d" * 32, "bob", 1, 2))
+        store.put(SessionRecord(b"d" * 32, "bob", 1, 2))
     after = open_at(copied_while_open(store, path, tmp_path / "after"))
     assert ids(after) == ["m2", "m3"]
-    assert after.session(b"d" * 32) is not None
+    assert after.find(SessionRecord, b"d" * 32) is not None
     assert send(after, "m2", "m4") == [seqs[1], seqs[2] + 1], "ids and sequence go on"
     after.close()
 
@@ -374,7 +377,7 @@ def test_a_kill_in_the_middle_of_a_batch_leaves_none_of_it(
     send(store, "m1")
     with store.batch():
         store.append("bob", "ann", "m2", "hi", 1_000)
-        assert len(store.read("bob", 0, 10, 100).messages) == 2  # SQLite has the row
+        assert len(store.read("bob", "", 0, 10, 100).messages) == 2  # SQLite has the row
         killed = copied_while_open(store, path, tmp_path / "after")
     after = open_at(killed)
     assert ids(after) == ["m1"]
@@ -429,7 +432,7 @@ def test_the_sequence_goes_on_above_a_cursor_whose_messages_are_gone(path: Path)
 
 def test_the_ids_of_the_last_messages_are_known_after_a_restart(path: Path) -> None:
     make(path, *(f"m{number}" for number in range(30)))
-    store = open_at(path, dedup=DedupLimits(ids_per_sender=100, ids_max=10))
+    store = open_at(path, limits=StoreLimits(dedup=DedupLimits(ids_per_sender=100, ids_max=10)))
     assert send(store, "m29", "m20") == [30, 21]
     assert send(store, "m0") == [31], "older ones are not read back"
     store.close()
@@ -463,7 +466,7 @@ def test_no_room_at_the_commit_undoes_the_batch_and_passes(store: SqliteStore) -
 def no_room_in_a_step(store: SqliteStore) -> None:
     with store.batch():
         store.append("bob", "ann", "big", "x" * 60_000, 1_000)
-        store.read("bob", 0, 10, 10**6)
+        store.read("bob", "", 0, 10, 10**6)
 
 
 def test_no_room_in_a_step_ends_the_batch_and_nothing_is_written_outside(
@@ -520,7 +523,14 @@ class FaultyConnection:
 
 def remove(store: SqliteStore) -> None:
     with store.batch():
-        store.put_account("bob", None)
+        store.remove(Account, "bob")
+
+
+def send_ending(store: SqliteStore) -> int:
+    """Store a message that ends by itself, and return when that is over."""
+    with store.batch():
+        store.append("bob", "ann", "m2", "hi", 1_000, ttl_ms=1_000)
+    return 2_000
 
 
 STEPS: dict[str, Callable[[SqliteStore], object]] = {
@@ -528,9 +538,11 @@ STEPS: dict[str, Callable[[SqliteStore], object]] = {
     "INSERT INTO messages": lambda store: send(store, "m2"),
     "COMMIT": lambda store: send(store, "m2"),
     "SELECT seq, stored_ms": ids,
-    "SELECT accounts.user": lambda store: send(store, "m1"),
-    "SELECT user, name": lambda store: store.account("bob"),
-    "SELECT digest": lambda store: list(store.sessions("bob")),
+    "SELECT mailbox, text": lambda store: send(store, "m1"),
+    "SELECT user, name": lambda store: store.find(Account, "bob"),
+    "SELECT digest": lambda store: store.find_all(SessionRecord, of="bob"),
+    "INSERT INTO expiries": lambda store: expire(store, send_ending(store)),
+    "INSERT INTO rooms": lambda store: with_room(store, "bob"),
     "DELETE FROM messages": remove,
 }
 
@@ -551,7 +563,7 @@ def test_an_io_error_anywhere_says_that_the_store_failed_and_undoes_the_batch(
 
 def refuse_and_fail_to_roll_back(store: SqliteStore) -> None:
     with store.batch():
-        store.put_account("eve", BOB)
+        store.put(Account("eve", "Eve", "hash"))
         raise WireError(Code.INTERNAL, "any")
 
 
