@@ -111,8 +111,10 @@ def markdown(ratios: Ratios, own: Sequence[Result]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
         *_targets(ratios), *_own_targets(own),
         "", "### All rivals", "",
-        "| beside | point | sends/s: Kotak, rival | ratio (range) | p50 | server CPU | drain |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "Ratios of the rate, the p50, the server's CPU a message and the drain's rate; flushes of",
+        "the disk for 1,000 messages, Kotak's and the rival's.", "",
+        "| beside | point | sends/s: Kotak, rival | ratio (range) | p50 | CPU | drain | flushes |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *_rivals(ratios),
         *_remarks(ratios),
     ])  # fmt: skip
@@ -122,8 +124,8 @@ def _where(ratios: Ratios) -> Iterator[str]:
     commits = sorted({each.commit for each in ratios.contested})
     days = sorted({each.made for each in ratios.contested})
     how = sorted({f"{c.alternations} of {c.seconds:g} s" for c in ratios.contested if c.figures})
-    yield f"Measured {' and '.join(days)} at commit {', '.join(commits)}; alternations: "
-    yield f"{', '.join(how) or 'none'}. Machine and versions: "
+    yield f"Measured {' and '.join(days)} at commit {', '.join(commits)}."
+    yield f"Alternations: {', '.join(how) or 'none'}. Machine and versions:"
     yield "; ".join(f"{name} {value}" for name, value in ratios.surroundings.items()) + "."
     versions = {each.rival.partition("-")[0]: each.version for each in ratios.contested}
     told = [f"{rival} {version}" for rival, version in versions.items() if version]
@@ -170,17 +172,18 @@ def _rivals(ratios: Ratios) -> Iterator[str]:
         for where in rival.points:
             each = ratios.find(rival.key, str(where))
             if each is None or not each.figures:
-                yield _row(rival.title, str(where), _NOT_MEASURED, "", "", "", "")
+                yield _row(rival.title, str(where), _NOT_MEASURED, "", "", "", "", "")
                 continue
             rate = each.figures["sent_per_s"]
             yield _row(
                 rival.title,
                 f"{where}{' †' if each.foreign_cores > FOREIGN_CORES_MAX else ''}",
-                f"{number(rate.ours)}, {number(rate.theirs)}",
+                both(rate),
                 *(
                     ratio(each.figures.get(figure))
                     for figure in ("sent_per_s", "p50_us", "server_cpu_per_M", "drained_per_s")
                 ),
+                both(each.figures.get("flushes_per_k")),
             )
 
 
@@ -199,6 +202,11 @@ def ratio(found: Comparison | None) -> str:
     if found is None or found.ratio is None:
         return ""
     return f"**{found.ratio:.2f}** ({found.lowest:.2f}-{found.highest:.2f})"
+
+
+def both(found: Comparison | None) -> str:
+    """Write both medians, Kotak's first."""
+    return f"{number(found.ours)}, {number(found.theirs)}" if found else ""
 
 
 def number(value: float) -> str:

@@ -95,7 +95,7 @@ class TestTables:
 
     def test_machine_versions_and_commit_stand_above(self) -> None:
         text = markdown(ratios(contested(sent_per_s=Comparison(1, 1, 1, 1, 1))), [])
-        assert "Measured 2026-01-02 at commit abc; alternations: \n5 of 5 s." in text
+        assert "Measured 2026-01-02 at commit abc.\nAlternations: 5 of 5 s." in text
         assert "Python 3.11; pyzmq 27." in text
         assert "Rivals: redis 7.0.15." in text
 
@@ -177,6 +177,14 @@ class TestFiles:
 )
 def test_numbers_have_three_digits_or_all_of_theirs(value: float, written: str) -> None:
     assert number(value) == written
+
+
+def test_syncs_of_both_are_told_since_they_show_who_syncs() -> None:
+    found = contested(
+        sent_per_s=Comparison(1, 1, 1, 1, 1), flushes_per_k=Comparison(8.26, 1000, 0.01, 0, 0)
+    )
+    text = markdown(ratios(found), [])
+    assert rows(text, "Redis, appendfsync always |")[-1][-1] == "8.26, 1,000"
 
 
 def test_a_ratio_that_is_none_is_left_empty() -> None:

@@ -180,6 +180,11 @@ class TestAll:
         assert versus.main(["--tables", "--results", str(results), "--page", str(page)]) == 0
         assert page.read_text() in before
 
+    def test_the_project_has_results_and_a_page_to_write_them_into(self, tmp_path: Path) -> None:
+        page = tmp_path / "page.md"
+        page.write_text(versus.PAGE.read_text())
+        assert versus.main(["--tables", "--page", str(page)]) == 0
+
     def test_without_a_driver_there_is_nothing_to_measure(self) -> None:
         with pytest.raises(SystemExit):
             versus.main(["--all"])
