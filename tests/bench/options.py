@@ -70,6 +70,8 @@ def _only_a_check(parser: argparse.ArgumentParser, given: argparse.Namespace) ->
     for name in ("points", "profile", "draw", "read", "compare"):
         if getattr(given, name):
             parser.error(f"--check measures one point its own way: leave --{name} out")
+    if given.store != "sqlite:":
+        parser.error("--check is about durable sends: leave --store out")
 
 
 def _parser() -> argparse.ArgumentParser:

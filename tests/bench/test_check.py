@@ -186,7 +186,13 @@ class TestCommand:
         assert (options.seconds, options.repeat) == (2.0, 3)
 
     @pytest.mark.parametrize(
-        "words", [["--write"], ["--check", "--points", "send"], ["--check", "--draw", "."]]
+        "words",
+        [
+            ["--write"],
+            ["--check", "--points", "send"],
+            ["--check", "--draw", "."],
+            ["--check", "--store", "memory:"],
+        ],
     )
     def test_what_does_not_go_together_is_refused(self, words: list[str]) -> None:
         with pytest.raises(SystemExit):
