@@ -40,12 +40,13 @@ class Clock:
     """As `broker.server.assembly.WallClock`: of one life, and never going back in it."""
 
     def __init__(self, time: Scheduler) -> None:
-        self.ahead_ms = _START_MS
+        #: How far the machine's clock is ahead of true time.
+        self.jumped_ms = 0
         self._time = time
         self._last_ms = 0
 
     def __call__(self) -> int:
-        self._last_ms = max(self._last_ms, self._time.now // 1_000 + self.ahead_ms)
+        self._last_ms = max(self._last_ms, self._time.now // 1_000 + _START_MS + self.jumped_ms)
         return self._last_ms
 
     def restart(self) -> None:

@@ -18,6 +18,7 @@ from typing import Protocol
 from unittest.mock import patch
 
 from broker.core.ports import StoreLimits
+from broker.core.subscriptions import Subscription
 from broker.stores import memory, sqlite_epoch, sqlite_schema
 from broker.stores.memory import MemoryStore
 from broker.stores.sqlite import SqliteStore
@@ -138,8 +139,13 @@ class _Luck:
 
 
 @contextmanager
-def seeded_epochs(luck: Random) -> Iterator[None]:
-    """Draw epochs from the run's luck."""
+def repeatable(luck: Random) -> Iterator[None]:
+    """Take chance out of the broker: epochs are drawn from ``luck``, sets are in one order."""
     drawn = _Luck(luck)
-    with patch.object(memory, "secrets", drawn), patch.object(sqlite_epoch, "secrets", drawn):
+    with (
+        patch.object(memory, "secrets", drawn),
+        patch.object(sqlite_epoch, "secrets", drawn),
+        # By default a hash is an address, and by it goes the order in which a set is walked.
+        patch.object(Subscription, "__hash__", lambda self: self.number),
+    ):
         yield

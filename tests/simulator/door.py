@@ -116,7 +116,7 @@ class Door:
             self._doubt_until = max(self._doubt_until, self._broker.engine.mailboxes.last + 1_000)
         acknowledged: list[tuple[Reader, int]] = []
         events: list[tuple[Route, dict[str, Any]]] = []
-        for route in sorted(turn.replies):
+        for route in turn.replies:
             for frame in turn.replies[route]:
                 request_id, status, body = unpack_reply(frame)
                 if status == EVENT:
@@ -128,6 +128,7 @@ class Door:
         self._check_all_answered(arrivals, turn)
         for reader, cursor in acknowledged:
             self.acknowledged[reader] = max(self.acknowledged[reader], cursor)
+        self._note_company(events)
         for route, body in events:
             self._pushed(route, body, now_ms)
 
@@ -260,6 +261,15 @@ class Door:
         if len(receiver.pushed) > receiver.window:
             count, window = len(receiver.pushed), receiver.window
             self.breach("window", f"{reader} has {count} unacknowledged, its window is {window}")
+
+    def _note_company(self, events: Sequence[tuple[Route, dict[str, Any]]]) -> None:
+        """Of several that share a cursor and are pushed to at once, the order is not known."""
+        first: dict[Reader, Route] = {}
+        for route, body in events:
+            reader = self._reader(route)
+            if first.setdefault(reader, route) != route:
+                seqs = [each["seq"] for each in body.get("messages", ())]
+                self._tried[reader] = max([self._tried[reader], *seqs])
 
     # --- what senders are told -------------------------------------------------------------------
 

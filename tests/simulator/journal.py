@@ -73,16 +73,13 @@ class Shown(NamedTuple):
     redelivered: bool
 
 
-@dataclass(slots=True)
-class Given:
+class Given(NamedTuple):
     """One read, or one message pushed, and all it returned."""
 
     reader: Reader
     t0: int
-    t1: int | None = None
-    answer: str | None = None
-    messages: tuple[Shown, ...] = ()
-    epoch: int | None = None
+    t1: int
+    messages: tuple[Shown, ...]
 
 
 @dataclass(slots=True)
@@ -123,10 +120,11 @@ def to_history(journal: Journal) -> History:
             for shown in given.messages
             if (shown.sender, shown.id) not in unclear and not shown.sender.startswith("!")
         )
-        name = str(given.reader)
-        records.append(
-            Read(name, given.t0, given.t1, given.answer, messages=seen, epoch=given.epoch)
+        t0 = max(
+            # What was asked before the store was put back, and answered after it.
+            [given.t0, *(at for at, _ in journal.restored if at < given.t1)]
         )
+        records.append(Read(str(given.reader), t0, given.t1, OK, messages=seen))
     records += [ack._replace(user=f"{ack.user}/{ack.device}", device="") for ack in journal.acks]
     records += [Drained(str(reader), t0, t1) for reader, t0, t1 in journal.drains]
     records += [
@@ -190,9 +188,7 @@ class _Duties:
             duty: Duty = "must" if to == reader.user else "not"
         else:
             duty = self._of_room(attempts, self._stays[reader.user, to])
-        if duty == "must" and any(
-            send.state == "expired" or self._was_undone(send) for send in attempts
-        ):
+        if duty == "must" and (attempts[0].ttl_ms is not None or self.undone(attempts)):
             return "may"
         return duty
 
@@ -206,8 +202,22 @@ class _Duties:
             return "may"
         return "not"
 
-    def _was_undone(self, send: Send) -> bool:
+    def undone(self, attempts: list[Send]) -> bool:
+        """Tell whether a message was lost when the store was put back."""
         return any(
             send.seq is not None and send.seq > last and send.t0 <= at
             for at, last in self._restored
+            for send in attempts
         )
+
+
+def vanished(journal: Journal) -> Iterator[str]:
+    """Tell of messages with a time to live that nobody got, and that have not expired."""
+    duties, unclear = _Duties(journal), _unclear(journal)
+    got = {(each.sender, each.id) for given in journal.given for each in given.messages}
+    for send in journal.sends:
+        key = (send.sender, send.id)
+        if send.ttl_ms is None or send.answer != OK or send.state == "expired":
+            continue
+        if key not in got | unclear and not send.to.startswith("#") and not duties.undone([send]):
+            yield f"{send.id} was answered OK, and is neither read nor expired: {send.state}"

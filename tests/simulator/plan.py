@@ -42,6 +42,8 @@ class Plan:
     session_idle_ms: int
     mailbox_messages_max: int
     retention_read_ms: int
+    #: Until then a message without an answer is sent again: shorter than ids are remembered.
+    retry_ms_max: int
     rate_max: int
     #: Faults of the broker and of its store.
     crashes: float
@@ -49,7 +51,8 @@ class Plan:
     full: float
     restores: float
     jumps: float
-    jump_ms_max: int
+    #: How far the clock goes ahead in all.
+    ahead_ms_max: int
     #: Faults of the network: lost connections, holes, late frames of a dead connection, no room.
     cuts: float
     holes: float
@@ -93,13 +96,14 @@ def plan_of(seed: int) -> Plan:
         session_idle_ms=luck.choice((60_000, 600_000, 86_400_000)),
         mailbox_messages_max=luck.choice((3, 20, 1_000_000, 1_000_000)),
         retention_read_ms=300_000 if purging else 86_400_000,
+        retry_ms_max=90_000 if purging else 8 * 3_600_000,
         rate_max=luck.choice((0, 0, 0, 5)),
         crashes=0.0 if memory else rate(1.0, at=0.6),
         failures=0.0 if memory else rate(0.3, at=0.4),
         full=rate(0.5, at=0.4),
         restores=rate(0.3, at=1.0) if restored else 0.0,
         jumps=rate(0.2, at=0.3),
-        jump_ms_max=30_000 if purging else 6 * 3_600_000,
+        ahead_ms_max=60_000 if purging else 12 * 3_600_000,
         cuts=rate(3.0),
         holes=rate(0.5, at=0.3),
         late_frames=late_frames,

@@ -14,10 +14,10 @@ from broker.core.model import Account, Membership, Room
 from broker.core.ports import StoreLimits
 from tests.proof.checker import judge
 from tests.simulator.broker import Broker
-from tests.simulator.disk import Disks, seeded_epochs
+from tests.simulator.disk import Disks, repeatable
 from tests.simulator.door import Breach, Door
 from tests.simulator.faults import AFTER, BEFORE
-from tests.simulator.journal import Journal, Reader, Stay, to_history
+from tests.simulator.journal import Journal, Reader, Stay, to_history, vanished
 from tests.simulator.network import Network
 from tests.simulator.node import Node
 from tests.simulator.plan import MINUTE, SECOND, Plan, plan_of
@@ -51,7 +51,7 @@ class Result:
 def run(seed: int, place: Disks, trace: Callable[[str], None] | None = None) -> Result:
     """Carry out the run of a seed; ``trace`` is handed each event as a line."""
     logging.getLogger("kotak").setLevel(logging.CRITICAL + 1)
-    with seeded_epochs(Random(f"epochs {seed}")):
+    with repeatable(Random(f"epochs {seed}")):
         return _World(plan_of(seed), place, trace).carry_out()
 
 
@@ -150,6 +150,8 @@ class _World:
         self.phase.settling = True
         self.broker.faults.disarm()
         self.network.heal()
+        for node in self._nodes:
+            node.turn()
 
     def _run_until(self, done: Callable[[], bool], at_most: int) -> bool:
         end = self.time.now + at_most
@@ -189,6 +191,7 @@ class _World:
         history = to_history(self.journal)
         verdict = judge(history)
         breaches = [*self.door.breaches]
+        breaches += [Breach("L1", each) for each in vanished(self.journal)]
         breaches += [Breach(each.law, str(each)[4:]) for each in verdict.breaches]
         if verdict.undecided and not breaches:
             breaches.append(Breach("L1", str(verdict)))
@@ -280,7 +283,8 @@ class _World:
         return self.broker.engine.mailboxes.last
 
     def _jump(self) -> None:
-        self.broker.clock.ahead_ms += self._luck.randint(-60_000, self.plan.jump_ms_max)
+        """Set the clock to anything between a minute behind and as far ahead as may be."""
+        self.broker.clock.jumped_ms = self._luck.randint(-60_000, self.plan.ahead_ms_max)
 
     def _cut(self) -> None:
         links = list(self.network.links.values())

@@ -31,6 +31,11 @@ class Phase:
         #: What a client gave up may still be carried out: a refusal says nothing of earlier copies.
         self.late_frames = late_frames
 
+    @property
+    def done(self) -> bool:
+        """Whoever pauses goes on when the faults are over."""
+        return self.settling
+
 
 def log_in(node: Node) -> Steps:
     """Come by a token, however long it takes."""
@@ -73,6 +78,7 @@ class Sender:
         self._open: dict[str, Send] = {}
         self._calls: dict[str, Call] = {}
         self._answered: list[Send] = []
+        self._first_t0: dict[str, int] = {}
 
     def script(self, node: Node) -> Script:
         """Send all messages, then settle what has no answer."""
@@ -87,14 +93,17 @@ class Sender:
             self._send_next(node)
             if node.luck.random() < plan.asking and self._answered:
                 yield from self._learn_state(node, node.luck.choice(self._answered[-10:]))
-            yield node.pause(_pace(node))
-        while not self._phase.settling:
-            yield node.pause(5 * SECOND)
+            yield node.until(self._phase, at_most=_pace(node))
+        yield node.until(self._phase)
         yield from self._settle(node)
 
     def _send_next(self, node: Node) -> None:
         luck, plan = node.luck, node.plan
-        given_up = [each for each in self._open.values() if each.id not in self._calls]
+        given_up = [
+            each
+            for each in self._open.values()
+            if each.id not in self._calls and self._is_remembered(node, each)
+        ]
         if given_up and luck.random() < 0.3:
             self._send(node, luck.choice(given_up))
             return
@@ -124,9 +133,14 @@ class Sender:
             ttl_ms=send.ttl_ms,
         )
         self._open[send.id] = send
+        self._first_t0.setdefault(send.id, send.t0)
         self._calls[send.id] = call
         call.on_done = lambda call: self._note(node, send, call)
         return call
+
+    def _is_remembered(self, node: Node, send: Send) -> bool:
+        """Tell whether the broker promises to know the id of an attempt, had it been stored."""
+        return (node.time.now - self._first_t0[send.id]) / 1_000 < node.plan.retry_ms_max
 
     def _note(self, node: Node, send: Send, call: Call) -> None:
         del self._calls[send.id]
@@ -159,7 +173,11 @@ class Sender:
                 continue
             if node.token is None:
                 yield from log_in(node)
-            self._send(node, next(iter(self._open.values())))
+            send = next(iter(self._open.values()))
+            if self._is_remembered(node, send):
+                self._send(node, send)
+            else:
+                del self._open[send.id]
         for send in self._answered:
             if send.ttl_ms is not None:
                 yield from self._learn_state(node, send)
@@ -243,12 +261,12 @@ class Receiver:
                 args["after"] = after
             if node.epoch is not None:
                 args["epoch"] = node.epoch
-            given = Given(Reader(node.user, node.device), node.time.now)
+            t0 = node.time.now
             call = yield from carry_out(node, "kotakmasuk", args)
             if call.error is not None:
                 break
             node.epoch = call.result["epoch"]
-            self._note_page(node, given, call, told="epoch" in args)
+            _note_given(node, t0, [Message.parse(each) for each in call.result["messages"]])
             messages = call.result["messages"]
             if messages and (luck.random() < 0.8 or self._phase.settling):
                 upto = messages[-1] if self._phase.settling else luck.choice(messages)
@@ -258,18 +276,11 @@ class Receiver:
                 break
         yield node.pause(luck.choice((0.1, 1.0, 10.0, 30.0)) * SECOND)
 
-    @staticmethod
-    def _note_page(node: Node, given: Given, call: Call, *, told: bool) -> None:
-        given.t1, given.answer = node.time.now, OK
-        given.epoch = call.result["epoch"] if told else None
-        given.messages = tuple(_shown(Message.parse(each)) for each in call.result["messages"])
-        node.journal.given.append(given)
-
 
 def _note_given(node: Node, t0: int, messages: list[Message]) -> None:
     shown = tuple(map(_shown, messages))
     reader = Reader(node.user, node.device)
-    node.journal.given.append(Given(reader, t0, node.time.now, OK, shown))
+    node.journal.given.append(Given(reader, t0, node.time.now, shown))
 
 
 def _shown(message: Message) -> Shown:
@@ -297,7 +308,7 @@ def drain(done: Callable[[], None]) -> Callable[[Node], Script]:
             if not call.result["messages"]:
                 node.journal.drains.append((reader, t0, node.time.now))
                 break
-            Receiver._note_page(node, Given(reader, t0), call, told=False)
+            _note_given(node, t0, [Message.parse(each) for each in call.result["messages"]])
             yield from carry_out(node, "ack", {"seq": call.result["messages"][-1]["seq"]})
         done()
 
@@ -322,7 +333,7 @@ class Wanderer:
             node.journal.stays.append(stay)
             call = yield from carry_out(node, "room_join", {"room": room})
             stay.granted = node.time.now if call.error is None else inf
-            yield node.pause(node.luck.uniform(0, 120) * SECOND)
+            yield node.until(self._phase, at_most=node.luck.uniform(0, 120) * SECOND)
             if self._phase.settling and call.error is None:
                 return
             stay.leaving = node.time.now

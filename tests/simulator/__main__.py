@@ -1,0 +1,85 @@
+"""``python -m tests.simulator``: many seeds, or one of them in full."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tests.simulator.disk import disks
+from tests.simulator.report import Summary, as_json, explain, print_table
+from tests.simulator.run import run
+
+
+def main() -> int:
+    """Return 0 where every law held, 1 where one was broken."""
+    arguments = _parse()
+    if arguments.seed is not None:
+        return _one(arguments.seed, verbose=arguments.verbose)
+    console = Console(stderr=arguments.json)
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
+    try:
+        summary = _many(seeds, console, seconds_max=arguments.minutes * 60)
+    except KeyboardInterrupt:
+        return 130
+    if arguments.json:
+        sys.stdout.write(as_json(summary) + "\n")
+    else:
+        print_table(summary, console)
+    return int(bool(summary.broken))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulator",
+        description="Run the broker's core with many clients on simulated time, under faults.",
+    )
+    parser.add_argument("--seeds", type=int, default=200, help="how many (default: 200)")
+    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of them")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="begin no further seed after so long"
+    )
+    parser.add_argument("--seed", type=int, help="run this one only")
+    parser.add_argument("--verbose", action="store_true", help="with --seed: print all its events")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args()
+
+
+def _one(seed: int, *, verbose: bool) -> int:
+    trace = (lambda line: sys.stdout.write(line + "\n")) if verbose else None
+    with disks() as place:
+        result = run(seed, place, trace)  # type: ignore[arg-type]  # what write returns is nothing
+    if result.breaches:
+        sys.stdout.write(explain(result) + "\n")
+    else:
+        sys.stdout.write(f"seed {seed}: every law holds ({result.hash})\n")
+    return int(bool(result.breaches))
+
+
+def _many(seeds: Iterable[int], console: Console, *, seconds_max: float) -> Summary:
+    summary = Summary()
+    began = time.monotonic()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[hours]:,.0f} h simulated"),
+    )
+    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with shown, disks() as place:
+        for seed in shown.track(seeds, description="seeds"):  # type: ignore[arg-type]
+            summary.add(run(seed, place))
+            shown.update(shown.task_ids[0], hours=summary.simulated_hours)
+            if time.monotonic() - began > seconds_max:
+                break
+    summary.seconds = time.monotonic() - began
+    return summary
+
+
+if __name__ == "__main__":
+    sys.exit(main())
