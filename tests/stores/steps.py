@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import pytest
 
@@ -14,6 +15,7 @@ from broker.wire.limits import SEQ_MAX
 
 NOW_MS = 1_700_000_000_000
 Reopen = Callable[[Store], Store]
+S = TypeVar("S", bound=Store)
 
 
 class Interrupted(Exception):
@@ -31,7 +33,7 @@ def account(user: str, name: str = "", password_hash: str = "hash") -> Account:
     return Account(user, name or user.title(), password_hash)
 
 
-def with_users(store: Store, *users: str) -> Store:
+def with_users(store: S, *users: str) -> S:
     with store.batch():
         for user in users:
             store.put(account(user))
@@ -39,8 +41,8 @@ def with_users(store: Store, *users: str) -> Store:
 
 
 def with_room(
-    store: Store, *users: str, room: str = "#den", history: bool = False, owner: str = "ann"
-) -> Store:
+    store: S, *users: str, room: str = "#den", history: bool = False, owner: str = "ann"
+) -> S:
     """Make a room with these users in it; they have accounts already, or get them."""
     with store.batch():
         for user in users:
@@ -95,7 +97,7 @@ def ack(store: Store, seq: int = SEQ_MAX, user: str = "bob", *, device: str = ""
         return store.acknowledge(user, device, seq)
 
 
-def login(store: Store, *devices: str, user: str = "bob") -> Store:
+def login(store: S, *devices: str, user: str = "bob") -> S:
     """Make devices known, as a login does."""
     for device in devices:
         ack(store, 0, user, device=device)

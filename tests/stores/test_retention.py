@@ -1,29 +1,225 @@
-"""What leaves the SQLite log, and that nothing leaves which somebody waits for."""
+"""What leaves the log of every engine, and that nothing leaves which somebody waits for.
+
+The rules themselves are tried one by one in tests/core/test_retention.py.
+"""
 
 from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from broker.core.dedup import DedupLimits
-from broker.core.model import Account
+from broker.core.model import Account, Room
+from broker.core.ports import Store, StoreLimits
+from broker.core.retention import STEP_ROWS
 from broker.stores.sqlite import SqliteStore
-from broker.stores.sqlite_retention import FREE_PAGES_KEPT, STEP_ROWS
+from broker.stores.sqlite_log import FREE_PAGES_KEPT
+from tests.stores.engines import Engine
+from tests.stores.steps import (
+    NOW_MS,
+    Reopen,
+    ack,
+    expire,
+    failing_batch,
+    history,
+    ids,
+    kept,
+    send,
+    tidy,
+    with_room,
+    with_users,
+)
 
 KEPT_MS = 1_000
-START_MS = 1_000_000
-LATER_MS = START_MS + 2 * KEPT_MS
+LATER_MS = NOW_MS + KEPT_MS + 1
+LIMITS = StoreLimits(retention_read_ms=KEPT_MS)
 
 
-def opened(path: Path) -> SqliteStore:
-    return SqliteStore(
-        path, mailbox_messages_max=100_000, dedup=DedupLimits(), retention_read_ms=KEPT_MS
+@pytest.fixture
+def short(engine: Engine) -> Store:
+    return with_users(engine.open(LIMITS), "ann", "bob", "eve")
+
+
+def fill(store: Store, to: str, count: int, text: str = "x") -> list[int]:
+    first = history(store, user=to).messages
+    start = first[-1].seq if first else 0
+    with store.batch():
+        return [store.append(to, "ann", f"{to}{start + n}", text, NOW_MS).seq for n in range(count)]
+
+
+def seqs(store: Store, user: str = "bob") -> list[int]:
+    return [each.seq for each in history(store, user=user, limit=10_000).messages]
+
+
+# --- every engine ----------------------------------------------------------------------------
+
+
+def test_what_was_read_goes_when_its_time_is_over(short: Store, reopen: Reopen) -> None:
+    send(short, "m1")
+    send(short, "m2", now_ms=NOW_MS + 1)
+    ack(short)
+    tidy(short, LATER_MS - 1)
+    assert kept(short) == ["m1", "m2"]
+    tidy(short, LATER_MS)
+    store = reopen(short)
+    assert kept(store) == kept(store, "sent", user="ann") == ["m2"]
+
+
+def test_what_waits_stays_however_old_it_is(short: Store, reopen: Reopen) -> None:
+    for number in range(5):
+        send(short, f"b{number}")
+        send(short, f"e{number}", to="eve")
+    ack(short)
+    tidy(short, LATER_MS)
+    store = reopen(short)
+    assert (kept(store), ids(store, "eve")) == ([], [f"e{number}" for number in range(5)])
+    assert kept(store, "sent", user="ann") == ids(store, "eve")
+
+
+def test_rooms_have_a_time_of_their_own(engine: Engine, reopen: Reopen) -> None:
+    limits = StoreLimits(retention_read_ms=KEPT_MS, retention_room_ms=10 * KEPT_MS)
+    store = with_room(engine.open(limits), "ann", "bob")
+    send(store, "sent")
+    send(store, "said", to="#den")
+    ack(store)
+    tidy(store, LATER_MS)
+    store = reopen(store)
+    assert kept(store) == ["said"]
+    tidy(store, NOW_MS + 10 * KEPT_MS + 1)
+    assert kept(reopen(store)) == []
+
+
+def test_what_expired_is_told_for_as_long_as_what_was_read(short: Store, reopen: Reopen) -> None:
+    send(short, "m1", ttl_ms=10 * KEPT_MS)
+    expired_ms = NOW_MS + 10 * KEPT_MS
+    assert expire(short, expired_ms) == ["m1"]
+    tidy(short, expired_ms + KEPT_MS)
+    store = reopen(short)
+    assert kept(store, "sent", user="ann") == ["m1"]
+    tidy(store, expired_ms + KEPT_MS + 1)
+    assert kept(reopen(store), "sent", user="ann") == []
+
+
+def test_above_so_many_bytes_the_oldest_that_were_read_go_before_their_time(
+    engine: Engine, reopen: Reopen
+) -> None:
+    limits = StoreLimits(retention_bytes_max=20, dedup=DedupLimits(ids_max=2))
+    store = with_users(engine.open(limits), "bob", "eve")
+    send(store, "waits", "x" * 50, to="eve")
+    for number in range(5):
+        send(store, f"m{number}", "\u00e9" * 5)
+    tidy(store, NOW_MS)
+    assert len(kept(store)) == 5, "what is unread does not count"
+    ack(store)
+    store = reopen(store)
+    tidy(store, NOW_MS)
+    store = reopen(store)
+    assert kept(store) == ["m3", "m4"], "no more than must go"
+    assert ids(store, "eve") == ["waits"]
+    for number in range(5, 7):
+        send(store, f"m{number}", "\u00e9" * 5)
+        ack(store)
+    with failing_batch(store):
+        store.tidy(NOW_MS)
+    assert len(kept(store)) == 4
+    tidy(store, NOW_MS)
+    assert kept(reopen(store)) == ["m5", "m6"]
+
+
+def test_those_whose_ids_must_be_remembered_stay_all_the_same(
+    engine: Engine, reopen: Reopen
+) -> None:
+    limits = StoreLimits(retention_bytes_max=0, dedup=DedupLimits(ids_max=3))
+    store = with_users(engine.open(limits), "bob")
+    sent = [send(store, f"m{number}") for number in range(5)]
+    ack(store)
+    tidy(store, NOW_MS)
+    store = reopen(store)
+    assert kept(store) == ["m2", "m3", "m4"]
+    assert [send(store, f"m{number}") for number in (2, 3, 4)] == sent[2:]
+
+
+def test_a_step_looks_at_a_bounded_number_of_rows(short: Store, reopen: Reopen) -> None:
+    sent = fill(short, "bob", 3 * STEP_ROWS)
+    ack(short)
+    store = reopen(short)
+    with store.batch():
+        assert store.tidy(LATER_MS)
+    assert seqs(store) == sent[STEP_ROWS:]
+    assert tidy(store, LATER_MS) == 3
+    assert seqs(reopen(store)) == []
+
+
+def test_a_walk_goes_on_behind_what_stays(short: Store) -> None:
+    fill(short, "eve", STEP_ROWS)
+    fill(short, "bob", STEP_ROWS)
+    ack(short)
+    assert tidy(short, LATER_MS) == 3
+    assert (seqs(short), len(seqs(short, "eve"))) == ([], STEP_ROWS)
+
+
+def test_a_walk_begins_anew_and_finds_what_was_acknowledged_since(short: Store) -> None:
+    sent = fill(short, "bob", 10)
+    tidy(short, LATER_MS)
+    ack(short, sent[4])
+    tidy(short, LATER_MS)
+    assert seqs(short) == sent[5:]
+
+
+def test_a_step_that_is_rolled_back_deletes_nothing(short: Store, reopen: Reopen) -> None:
+    sent = fill(short, "bob", 5)
+    ack(short, sent[3])
+    with failing_batch(short):
+        short.tidy(LATER_MS)
+        assert seqs_within(short) == sent[4:]
+    store = reopen(short)
+    assert seqs(store) == sent
+    assert len(kept(store, "sent", user="ann")) == 5
+    assert len(ids(store)) == 1
+
+
+def seqs_within(store: Store) -> list[int]:
+    found = store.history("bob", "inbox", before=None, after=0, limit=99, bytes_max=99)
+    return [each.seq for each in found.messages]
+
+
+def test_a_removal_that_is_rolled_back_keeps_the_messages(short: Store, reopen: Reopen) -> None:
+    sent = fill(short, "bob", 5)
+    with failing_batch(short):
+        short.remove(Account, "bob")
+    tidy(short, LATER_MS)
+    assert seqs(reopen(short)) == sent
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_history_keeps_exactly_what_waits(short: Store, reopen: Reopen, seed: int) -> None:
+    chance = random.Random(seed)
+    waiting: dict[str, list[int]] = {"bob": [], "eve": []}
+    store = short
+    for number in range(150):
+        user = chance.choice(["bob", "eve"])
+        if chance.random() < 0.7:
+            waiting[user].append(send(store, str(number), to=user))
+        elif waiting[user]:
+            seq = chance.choice(waiting[user])
+            ack(store, seq, user)
+            waiting[user] = [each for each in waiting[user] if each > seq]
+        if chance.random() < 0.1:
+            tidy(store, LATER_MS)
+        if chance.random() < 0.02:
+            store = reopen(store)
+    tidy(store, LATER_MS)
+    assert {user: seqs(store, user) for user in waiting} == waiting
+    assert [each.seq for each in history(store, "sent", user="ann", limit=1_000).messages] == (
+        sorted(waiting["bob"] + waiting["eve"])
     )
+
+
+# --- the file --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -32,149 +228,71 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[SqliteStore]:
-    store = opened(path)
-    with store.batch():
-        for user in ("ann", "ben", "eve"):
-            store.put_account(user, Account(user, user, "hash"))
+def file(path: Path) -> Iterator[SqliteStore]:
+    store = with_users(SqliteStore(path, LIMITS), "ann", "bob")
     yield store
     store.close()
 
 
-def send(store: SqliteStore, to: str, count: int, *, at_ms: int = START_MS, text: str = "x") -> int:
-    with store.batch():
-        for _ in range(count):
-            seq = store.append(to, "ann", f"m{store.mailboxes.next_seq}", text, at_ms).seq
-    return seq
+def rows(store: SqliteStore, table: str = "messages") -> int:
+    count: int = store._database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return count
 
 
-def ack(store: SqliteStore, user: str, seq: int) -> None:
-    with store.batch():
-        store.acknowledge(user, seq)
+def test_no_row_is_left_of_what_is_gone(file: SqliteStore) -> None:
+    with_room(file, "ann", "bob")
+    for number in range(3):
+        send(file, f"m{number}", ttl_ms=1_000)
+        send(file, f"d{number}", to="#den", ttl_ms=1_000)
+    ack(file, 2, device="phone")
+    expire(file, NOW_MS + 1_000)
+    with file.batch():
+        file.remove(Account, "bob")
+        file.remove(Room, "#den")
+    tidy(file, NOW_MS + 10**12)
+    tables = ("messages", "expiries", "readers", "purged", "members", "rooms")
+    assert [rows(file, table) for table in tables] == [0] * len(tables)
 
 
-def tidy(store: SqliteStore, now_ms: int) -> int:
-    """Walk to the end and return how many steps it took."""
-    for steps in range(1, 10_000):
-        with store.batch():
-            if not store.tidy(now_ms):
-                return steps
-    raise AssertionError("the walk has no end")
-
-
-def failing(store: SqliteStore, step: Callable[[], object]) -> None:
-    """Take one step in a batch that fails after it."""
-    with suppress(ZeroDivisionError), store.batch():
-        step()
-        raise ZeroDivisionError
-
-
-def stored(store: SqliteStore) -> list[int]:
-    return [seq for (seq,) in store._database.execute("SELECT seq FROM messages ORDER BY seq")]
-
-
-def test_acknowledged_messages_go_when_their_time_is_over(store: SqliteStore) -> None:
-    ack(store, "ben", send(store, "ben", 3))
-    tidy(store, START_MS + KEPT_MS)
-    assert stored(store) == [1, 2, 3]
-    tidy(store, LATER_MS)
-    assert stored(store) == []
-
-
-def test_what_waits_stays_however_old_it_is(store: SqliteStore, path: Path) -> None:
-    for _ in range(5):
-        send(store, "ben", 2)
-        last = send(store, "eve", 1)
-    ack(store, "ben", last)
-    tidy(store, LATER_MS)
-    assert stored(store) == [3, 6, 9, 12, 15]
-    store.close()
-    again = opened(path)
-    assert [m.seq for m in again.read("eve", 0, 10, 1_000).messages] == [3, 6, 9, 12, 15]
-    again.close()
-
-
-def test_a_step_looks_at_a_bounded_number_of_rows(store: SqliteStore) -> None:
-    ack(store, "ben", send(store, "ben", 3 * STEP_ROWS))
-    with store.batch():
-        assert store.tidy(LATER_MS)
-    assert len(stored(store)) == 2 * STEP_ROWS
-    assert tidy(store, LATER_MS) == 3
-    assert stored(store) == []
-
-
-def test_a_walk_begins_anew_and_finds_what_was_acknowledged_since(store: SqliteStore) -> None:
-    last = send(store, "ben", 10)
-    tidy(store, LATER_MS)
-    ack(store, "ben", last - 5)
-    tidy(store, LATER_MS)
-    assert stored(store) == [6, 7, 8, 9, 10]
-
-
-def test_sequences_are_not_used_again_after_everything_has_gone(
-    store: SqliteStore, path: Path
+def test_the_rows_of_a_removed_room_go_as_if_they_had_been_read(
+    file: SqliteStore, path: Path
 ) -> None:
-    ack(store, "ben", send(store, "ben", 5))
+    with_room(file, "ann")
+    send(file, "m1", to="#den")
+    with file.batch():
+        file.remove(Room, "#den")
+    file.close()
+    for _ in range(2):
+        store = SqliteStore(path, LIMITS)
+        tidy(store, LATER_MS - 1)
+        assert rows(store) == 1
+        store.close()
+    store = SqliteStore(path, LIMITS)
     tidy(store, LATER_MS)
+    assert rows(store) == 0
     store.close()
-    again = opened(path)
-    assert send(again, "ben", 1) == 6
-    again.close()
 
 
-def test_a_step_that_is_rolled_back_deletes_nothing(store: SqliteStore) -> None:
-    ack(store, "ben", send(store, "ben", 5))
-    failing(store, lambda: store.tidy(LATER_MS))
-    assert len(stored(store)) == 5
-
-
-def test_a_removal_that_is_rolled_back_keeps_the_messages(store: SqliteStore) -> None:
-    send(store, "ben", 5)
-    failing(store, lambda: store.put_account("ben", None))
-    tidy(store, LATER_MS)
-    assert len(stored(store)) == 5
-
-
-def test_the_file_becomes_shorter(store: SqliteStore, path: Path) -> None:
-    pages = FREE_PAGES_KEPT * 2
-    ack(store, "ben", send(store, "ben", pages, text="x" * 4_000))
-    store._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+def test_the_file_becomes_shorter(file: SqliteStore, path: Path) -> None:
+    fill(file, "bob", FREE_PAGES_KEPT * 2, text="x" * 4_000)
+    ack(file)
+    file._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = path.stat().st_size
-    tidy(store, LATER_MS)
-    store._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    tidy(file, LATER_MS)
+    file._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert path.stat().st_size < before * 0.6
-
-
-def test_any_history_keeps_exactly_what_waits(store: SqliteStore) -> None:
-    chance = random.Random(7)
-    waiting: dict[str, list[int]] = {"ben": [], "eve": []}
-    for _ in range(200):
-        user = chance.choice(["ben", "eve"])
-        if chance.random() < 0.7:
-            waiting[user].append(send(store, user, 1))
-        elif waiting[user]:
-            seq = chance.choice(waiting[user])
-            ack(store, user, seq)
-            waiting[user] = [each for each in waiting[user] if each > seq]
-        if chance.random() < 0.1:
-            tidy(store, LATER_MS)
-    tidy(store, LATER_MS)
-    assert stored(store) == sorted(waiting["ben"] + waiting["eve"])
 
 
 def test_a_file_that_cannot_shrink_is_not_tidied_for_ever(path: Path) -> None:
     """One that was copied by VACUUM without incremental vacuum: its pages are used again."""
-    store = opened(path)
-    with store.batch():
-        for user in ("ann", "ben"):
-            store.put_account(user, Account(user, user, "hash"))
-    store.close()
+    with_users(store := SqliteStore(path, LIMITS), "ann", "bob").close()
     database = sqlite3.connect(path)
     database.execute("PRAGMA auto_vacuum = NONE")
     database.execute("VACUUM")
     database.close()
-    again = opened(path)
-    ack(again, "ben", send(again, "ben", FREE_PAGES_KEPT * 2, text="x" * 4_000))
-    tidy(again, LATER_MS)
-    assert stored(again) == []
-    again.close()
+    store = SqliteStore(path, LIMITS)
+    fill(store, "bob", FREE_PAGES_KEPT * 2, text="x" * 4_000)
+    ack(store)
+    tidy(store, LATER_MS)
+    assert rows(store) == 0
+    store.close()
