@@ -32,6 +32,25 @@ def test_an_id_is_discarded_wherever_it_lies() -> None:
     assert len(window) == 0
 
 
+def test_all_ids_of_a_sender_are_forgotten_and_brought_back() -> None:
+    window = DedupWindow(LIMITS)
+    for number in range(9):  # over both generations and both tables of each
+        window.add("a", str(number), number, 0 if number < 4 else 101)
+        window.add("b", str(number), number, 101)
+    before = [window.find("a", str(number)) for number in range(9)]
+    held = len(window)
+    undo = window.forget("a")
+    assert [window.find("a", str(number)) for number in range(9)] == [None] * 9
+    assert window.find("b", "8") == 8
+    assert len(window) < held
+    window.add("a", "8", 99, 101)
+    window.discard("a", "8")
+    undo()
+    assert [window.find("a", str(number)) for number in range(9)] == before
+    assert before[-1] == 8
+    assert len(window) == held
+
+
 def test_a_busy_sender_does_not_push_out_the_id_of_another() -> None:
     window = DedupWindow(LIMITS)
     window.add("quiet", "m1", 1, 0)
