@@ -13,6 +13,8 @@ from broker.wire.limits import NOTICE_SENDER, PASSWORD_CHARS_MIN
 #: Display names kept in front of the store; above it the cache starts anew.
 CACHE_NAMES_MAX = 100_000
 
+#: Renewed hashes that are remembered: more logins than can be under way.
+RENEWED_MAX = 1_000
 #: Names of those who can have no account.
 _NOT_USERS = {NOTICE_SENDER: "Kotak"}
 #: Unknown user and wrong password are one answer.
@@ -25,6 +27,8 @@ class Accounts:
     def __init__(self, store: Store, hasher: Hasher) -> None:
         self._store = store
         self._hasher = hasher
+        # Hashes replaced by ones with today's parameters: a login under way may know the old one.
+        self._renewed: dict[str, str] = {}
         self._names = dict(_NOT_USERS)
         # A login of an unknown user takes as long as one with a wrong password.
         self._nobodys_hash = hasher.hash("nobody has this password")
@@ -54,6 +58,13 @@ class Accounts:
         self._put(account)
         return account
 
+    def renew_password_hash(self, account: Account, password_hash: str) -> None:
+        """Replace the hash of an account by one of the same password."""
+        if len(self._renewed) >= RENEWED_MAX:
+            self._renewed.clear()
+        self._renewed[account.password_hash] = password_hash
+        self.set_password_hash(account, password_hash)
+
     def set_password_hash(self, account: Account, password_hash: str) -> None:
         """Replace the password hash of an account."""
         self._put(Account(account.user, account.name, password_hash))
@@ -79,7 +90,11 @@ class Accounts:
         Errors: ``bad_credentials``; also where the password was changed while it was being checked.
         """
         account = self._store.find(Account, user)
-        if not verified or account is None or account.password_hash != against:
+        if (
+            not verified
+            or account is None
+            or account.password_hash not in (against, self._renewed.get(against))
+        ):
             raise WireError(Code.BAD_CREDENTIALS, _BAD_CREDENTIALS)
         return account
 

@@ -45,8 +45,8 @@ def handle_login(ctx: Context, args: commands.LoginArgs) -> Result:
     def finish(ctx: Context, outcome: tuple[bool, str | None]) -> Result:
         verified, renewed = outcome
         account = ctx.accounts.check(args.user, verified, stored)
-        if renewed is not None:
-            ctx.accounts.set_password_hash(account, renewed)
+        if renewed is not None and account.password_hash == stored:
+            ctx.accounts.renew_password_hash(account, renewed)
         session = ctx.sessions.open(account.user, args.device, ctx.now_ms)
         ctx.store.acknowledge(
             account.user, args.device, 0
