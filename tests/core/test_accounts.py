@@ -76,8 +76,8 @@ def test_a_new_password_has_eight_characters_not_bytes() -> None:
 def test_a_login_under_way_may_know_the_hash_that_another_one_renewed(accounts: Accounts) -> None:
     account = accounts.create("ann", None, "v1:password")
     accounts.renew_password_hash(account, "v2:password")
-    assert accounts.check("ann", True, "v1:password").password_hash == "v2:password"  # noqa: FBT003 - the answer of a hasher
+    assert accounts.check("ann", True, "v1:password").password_hash == "v2:password"
     accounts.set_password_hash(account, "v2:another")
     with pytest.raises(WireError) as caught:
-        accounts.check("ann", True, "v1:password")  # noqa: FBT003 - the answer of a hasher
+        accounts.check("ann", True, "v1:password")
     assert caught.value.code is Code.BAD_CREDENTIALS
