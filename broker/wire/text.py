@@ -161,8 +161,12 @@ def login_reply(token: str) -> bytes:
     return encode({"status": "OK", "tokenid": token, "tokenId": token})
 
 
+#: Always the same, and the one that is sent most.
+_SENT: Final = encode({"status": "OK", "message": "Message Sent"})
+
+
 def chat_reply() -> bytes:
-    return encode({"status": "OK", "message": "Message Sent"})
+    return _SENT
 
 
 def inbox_reply(messages: Iterable[tuple[str, str, str]]) -> bytes:
