@@ -31,8 +31,8 @@ class Rooms:
         """Return the names of the rooms that the user is in."""
         return [each.room for each in self._store.find_all(Membership, of=user) if each.joined]
 
-    def create(self, room: Room) -> None:
-        """Make a room with its owner in it. Errors: ``room_exists``, ``too_many``.
+    def create(self, room: Room) -> Room:
+        """Make a room with its owner in it, and return it. Errors: ``room_exists``, ``too_many``.
 
         Made again as it was, by its owner: that is the repetition of a request without an answer.
         """
@@ -40,11 +40,12 @@ class Rooms:
         if found is not None:
             mine = self._store.find(Membership, (room.room, room.owner))
             if replace(found, members=room.members) == room and mine is not None and mine.joined:
-                return
+                return found
             raise WireError(Code.ROOM_EXISTS, "that room's name is taken: choose another")
         self._check_number(room.owner)
         self._store.put(room)
         self._store.put(Membership(room.room, room.owner, joined=True))
+        return room
 
     def join(self, name: str, user: str) -> Room:
         """Let a user in who may come. Errors: ``no_such_room``, ``too_many``."""

@@ -29,6 +29,7 @@ class Subscription:
     """One receiver: a session on one connection. ``sent`` is the last sequence pushed."""
 
     __slots__ = (
+        "_arrived",
         "_bytes",
         "_in_flight",
         "number",
@@ -58,32 +59,41 @@ class Subscription:
         self.window = window
         self.sent = sent
         self.seen_ms = now_ms
-        self._in_flight: deque[tuple[int, int]] = deque()
+        #: What is in flight was pushed after this one.
+        self._arrived = sent
+        self._in_flight: deque[tuple[int, int, str]] = deque()  # sequence, bytes, mailbox
         self._bytes = 0
 
     def room(self, cursor: int) -> int:
         """Return how many more messages may be pushed, now that ``cursor`` is acknowledged."""
         self.sent = max(self.sent, cursor)
         while self._in_flight and self._in_flight[0][0] <= cursor:
-            self._bytes -= self._in_flight.popleft()[1]
+            self._arrived, size, _ = self._in_flight.popleft()
+            self._bytes -= size
         return self.window - len(self._in_flight) if self._bytes < IN_FLIGHT_BYTES_MAX else 0
 
     def push(self, messages: Sequence[Message]) -> int:
         """Note what is being pushed; return the sequence before it, for the receiver's check."""
         before = self.sent
+        if not self._in_flight:
+            self._arrived = before
         for message in messages:
             size = text_bytes(message.text)
-            self._in_flight.append((message.seq, size))
+            self._in_flight.append((message.seq, size, message.to))
             self._bytes += size
         self.sent = messages[-1].seq
         return before
 
     def rewind(self) -> None:
         """Begin again at the oldest message in flight: it is unknown which of them arrived."""
-        if self._in_flight:
-            self.sent = self._in_flight[0][0] - 1
-            self._in_flight.clear()
-            self._bytes = 0
+        self.sent = self._arrived
+        self._in_flight.clear()
+        self._bytes = 0
+
+    def left(self, room: str) -> None:
+        """Wait no longer for acknowledgements of what was said in a room: none may ever come."""
+        self._in_flight = deque(each for each in self._in_flight if each[2] != room)
+        self._bytes = sum(size for _, size, _ in self._in_flight)
 
 
 class Subscriptions:
@@ -99,9 +109,10 @@ class Subscriptions:
         self._numbers = count(1)
         self._stalled: set[Subscription] = set()
         self._next_tick_ms = 0
-        # Of this batch: begun (True) and ended ones, and the users whose rooms may have changed.
+        # Of this batch: begun (True) and ended ones; whose rooms may have changed; who left which.
         self._changes: list[tuple[Subscription, bool]] = []
         self._moved: set[str] = set()
+        self._left: list[tuple[str, str]] = []
 
     def __len__(self) -> int:
         return sum(map(len, self._by_user.values()))
@@ -160,6 +171,7 @@ class Subscriptions:
         now = frozenset(rooms) if user in self._by_user else frozenset()
         before = self._rooms.get(user, frozenset())
         for room in before - now:
+            self._left.append((user, room))
             self._listeners[room].discard(user)
             if not self._listeners[room]:
                 del self._listeners[room]
@@ -172,8 +184,13 @@ class Subscriptions:
 
     def keep(self) -> None:
         """Keep what this batch has changed: it is committed."""
+        for user, room in self._left:
+            for subscription in self._by_user.get(user, ()):
+                subscription.left(room)
+                self._look_after(subscription)
         self._changes.clear()
         self._moved.clear()
+        self._left.clear()
 
     def take_back(self, joined: Callable[[str], Iterable[str]]) -> None:
         """Undo what this batch has changed; ``joined`` tells which rooms a user is in after all."""
@@ -186,15 +203,20 @@ class Subscriptions:
         for user in tuple(self._moved):
             if user in self._by_user:
                 self.listen(user, joined(user))
+        self._left.clear()
         self.keep()
 
     def wake(self, name: str) -> None:
         """Look after the subscriptions of a user, or of a room, when this batch is committed."""
-        self.due.update(self._by_user.get(name, ()))
+        for subscription in self._by_user.get(name, ()):
+            self._look_after(subscription)
         for user in self._listeners.get(name, ()):
-            self.due.update(self._by_user[user])
-        if self._stalled:
-            self.due -= self._stalled  # their turn comes with the next tick
+            for subscription in self._by_user[user]:
+                self._look_after(subscription)
+
+    def _look_after(self, subscription: Subscription) -> None:
+        if subscription not in self._stalled:  # whose turn comes with the next tick
+            self.due.add(subscription)
 
     def heard(self, route: Route, now_ms: int) -> None:
         """Note that a connection lives."""

@@ -18,8 +18,7 @@ def handle_rooms(ctx: Context, _: commands.NoArgs) -> Result:
 
 def handle_create(ctx: Context, args: commands.RoomCreateArgs) -> Result:
     """Make a room. Errors: ``room_exists``, ``too_many``."""
-    room = Room(args.room, ctx.session.user, args.open, args.history, members=1)
-    ctx.rooms.create(room)
+    room = ctx.rooms.create(Room(args.room, ctx.session.user, args.open, args.history, members=1))
     _listen(ctx)
     return {"room": _written(room, joined=True)}
 
