@@ -41,12 +41,12 @@ KINDS = (
     + ["again", "unsubscribe", "create", "invite", "leave", "rooms", "members"]
 )
 #: None: the batch grows. Else it is handled: so much time passes, it fails, or what comes after it.
-EVENTS: list[str | int | None] = (
-    [None] * 60
-    + [1] * 24
-    + [400, 1_000, 3_000, 30_000, 62_000, "full", "full twice", "failed", "restart"]
-    + ["no room", "no room", "gone", "login"]
-)
+EVENTS: list[str | int | None] = [
+    *([None] * 60),
+    *([1] * 24),
+    *(400, 1_000, 3_000, 30_000, 62_000, "full", "full twice", "failed", "restart"),
+    *("no room", "no room", "gone", "login"),
+]
 #: Kind, who asks, two numbers to be made into arguments, and what happens thereupon.
 Step = tuple[str, int, int, int, str | int | None]
 #: (command, arguments, who asks)
