@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from broker.wire.limits import SEQ_MAX
-from clients.commands import UsageError, broker_address
+from clients.invocation import UsageError, broker_address
 
 _T = TypeVar("_T")
 

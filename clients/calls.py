@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Protocol, Self, TypeAlias
 
 from broker.wire.commands import INBOX
 from broker.wire.limits import INBOX_MESSAGES_MAX, WINDOW_DEFAULT, WINDOW_MAX
+from clients.curve_keys import Curve
 from clients.display import safe_line
 from clients.errors import HistoryLost, InternalError, KotakError, RequestError, Unavailable
 from clients.results import History, Inbox, Login, Message, Receipt, Room, Status, User
@@ -92,7 +93,9 @@ class RoomCalls(Protocol):
 class Connect(Protocol):
     """Open a client for ``address``; `clients.client.Client` is one."""
 
-    def __call__(self, address: str, *, token: str | None, timeout_ms: int) -> Calls: ...
+    def __call__(
+        self, address: str, *, token: str | None, timeout_ms: int, curve: Curve | None
+    ) -> Calls: ...
 
 
 class Shown(NamedTuple):

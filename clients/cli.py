@@ -19,13 +19,8 @@ from clients import commands, history_commands, room_commands
 from clients.argument_types import address, limit, seconds, sequence, told_by
 from clients.calls import MESSAGES_PER_RUN_MAX, Connect, sentence
 from clients.client import Client
-from clients.commands import (
-    DEFAULT_ADDRESS,
-    TIMEOUT_S_DEFAULT,
-    Invocation,
-    NotLoggedInError,
-    UsageError,
-)
+from clients.curve_keys import CurveKeyError
+from clients.curve_option import add_curve_option
 from clients.display import safe_line
 from clients.durations import ttl_ms
 from clients.errors import (
@@ -36,6 +31,13 @@ from clients.errors import (
     Unauthorized,
 )
 from clients.history_text import LIMIT_DEFAULT
+from clients.invocation import (
+    DEFAULT_ADDRESS,
+    TIMEOUT_S_DEFAULT,
+    Invocation,
+    NotLoggedInError,
+    UsageError,
+)
 from clients.password_input import PasswordInputError, add_password_options
 from clients.room_text import recipient, room_name
 from clients.session_file import SessionFileError
@@ -48,7 +50,7 @@ EXIT_CODES: Final = """\
 exit codes:
   0    done
   1    refused: the broker said no, or you are not logged in
-  2    usage: wrong arguments, no password, an unusable session file or output
+  2    usage: wrong arguments, no password, an unusable session, keys or output
   3    no answer: the broker cannot be reached, or not in time
   130  interrupted (Ctrl-C)
 """
@@ -80,6 +82,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help=f"how long to wait for an answer (default: {TIMEOUT_S_DEFAULT:g})",
     )
+    add_curve_option(common)
 
 
 def add_commands(
@@ -305,7 +308,7 @@ def run_command(
     """Carry out one command; whatever goes wrong becomes a sentence and an exit code."""
     try:
         call = Invocation(args, connect)
-    except UsageError as error:
+    except (UsageError, CurveKeyError) as error:
         commands.note(f"kotak: {safe_line(str(error))}")
         return USAGE
     try:
@@ -338,7 +341,7 @@ def explain(error: Exception, call: Invocation) -> tuple[int, str] | None:
             outcome = REFUSED, f"{sentence(error)} ({error.code})"
         case KotakError():
             outcome = REFUSED, sentence(error)
-        case UsageError() | PasswordInputError() | SessionFileError():
+        case UsageError() | PasswordInputError() | SessionFileError() | CurveKeyError():
             outcome = USAGE, safe_line(str(error))
         case UnicodeError():
             outcome = USAGE, "what was given is not valid UTF-8"

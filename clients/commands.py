@@ -6,25 +6,18 @@ between two calls by `clients.session_file`; its token is never printed.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import os
-import re
 import select
 import sys
 import uuid
 from functools import partial
-from typing import Final
 
 from broker.wire.limits import TEXT_BYTES_MAX
 from clients.calls import (
     MAY_BE_STORED,
     MESSAGES_PER_RUN_MAX,
-    Calls,
-    Connect,
     read_inbox,
-    waiting_notice,
     watch_inbox,
 )
 from clients.display import (
@@ -37,89 +30,15 @@ from clients.display import (
     user_json,
 )
 from clients.errors import ConnectionFailed, KotakError, Unauthorized
-from clients.password_input import read_password
+from clients.invocation import Invocation, UsageError
 from clients.results import Inbox, Message
 from clients.session_file import (
     SavedSession,
     SessionFileError,
     delete_session,
     read_session,
-    session_path,
     write_session,
 )
-
-DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:8890"
-TIMEOUT_S_DEFAULT: Final = 30.0
-_ADDRESS: Final = re.compile(r"tcp://(?:\[[\w:.%]+\]|[^\[\]:/\s@]+):(?P<port>\d{1,5})")
-
-
-class UsageError(Exception):
-    """The command cannot be carried out as it was given; the text says what to do."""
-
-
-class NotLoggedInError(Exception):
-    """There is no session at this broker (any more)."""
-
-
-def broker_address(text: str, source: str = "") -> str:
-    """Check a broker's address. Errors: `UsageError` naming ``source``, where that is given."""
-    match = _ADDRESS.fullmatch(text)
-    if match is None or not 1 <= int(match["port"]) <= 65_535:
-        where = f"{source} is {text[:80]!r}: " if source else ""
-        raise UsageError(f"{where}a broker's address is tcp://HOST:PORT, as {DEFAULT_ADDRESS}")
-    return text
-
-
-class Invocation:
-    """One call of the command line: its options, its saved session, its way to the broker.
-
-    Errors: `UsageError` (``KOTAK_BROKER`` is no address).
-    """
-
-    def __init__(self, args: argparse.Namespace, connect: Connect) -> None:
-        self.args = args
-        self.path = session_path(os.environ, getattr(args, "session", None))
-        self.timeout_ms = int(1000 * getattr(args, "timeout", TIMEOUT_S_DEFAULT))
-        self.chosen: str | None = getattr(args, "broker", None) or _broker_of_environment()
-        self._connect = connect
-        self._device = ""
-        #: Where this call goes: what was asked for, else the session's broker, else the default.
-        self.address = self.chosen or DEFAULT_ADDRESS
-
-    def open(self, token: str | None = None) -> Calls:
-        return self._connect(self.address, token=token, timeout_ms=self.timeout_ms)
-
-    def session(self) -> SavedSession:
-        """Return the saved session. Errors: `NotLoggedInError`, `SessionFileError`."""
-        saved = read_session(self.path)
-        # A token is sent to the broker that gave it and to no other.
-        if saved is None or (self.chosen and saved.address != self.chosen):
-            raise NotLoggedInError
-        self.address, self._device = saved.address, saved.device
-        return saved
-
-    def waiting(self) -> contextlib.AbstractContextManager[None]:
-        return waiting_notice(self.address)
-
-    def login_command(self, user: str = "USER") -> str:
-        """Return what to type in order to log in where this call went."""
-        device = f" --device {safe_line(self._device)}" if self._device else ""
-        where = f" --broker {safe_line(self.address)}" if self.address != DEFAULT_ADDRESS else ""
-        return f"kotak login {safe_line(user)}{device}{where}"
-
-    def password(self, prompt: str, *, prefix: str = "", twice: bool = False) -> str:
-        return read_password(
-            prompt,
-            descriptor=getattr(self.args, f"{prefix}password_fd"),
-            variable=getattr(self.args, f"{prefix}password_env"),
-            what="new password" if prefix else "password",
-            twice=twice,
-        )
-
-
-def _broker_of_environment() -> str | None:
-    given = os.environ.get("KOTAK_BROKER")
-    return broker_address(given, "KOTAK_BROKER") if given else None
 
 
 def write_line(line: str) -> None:
@@ -166,6 +85,7 @@ def login(call: Invocation) -> None:
                 token=answer.token,
                 expires_at_ms=answer.expires_at_ms,
                 device=device or "",
+                curve=call.kept_curve,
             ),
         )
     if replaced:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from broker.wire.commands import INBOX, SENT
-from clients.commands import Invocation, note, write_line
+from clients.commands import note, write_line
 from clients.display import message_json
 from clients.history_text import Wanted, history_lines, status_json, status_text
+from clients.invocation import Invocation
 
 
 def history(call: Invocation) -> None:

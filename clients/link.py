@@ -56,7 +56,8 @@ _NOT_ADMITTED: Final = End(
     "the broker does not admit this client's key: have its public key enrolled there", final=True
 )
 _NOT_ENCRYPTED: Final = End(
-    "keys were given, but the broker does not encrypt: connect without them, or set its curve_key",
+    "keys were given, but the broker does not encrypt: connect without them (--curve off), or set "
+    "its curve_key",
     final=True,
 )
 _ENCRYPTED: Final = End("the broker asks for encryption: give its public key (--curve)", final=True)

@@ -6,8 +6,9 @@ The functions bear the names of their commands. Errors of all: `KotakError`, `No
 
 from __future__ import annotations
 
-from clients.commands import Invocation, note, write_line
+from clients.commands import note, write_line
 from clients.display import person, user_json
+from clients.invocation import Invocation
 from clients.room_text import (
     invited_text,
     joined_text,

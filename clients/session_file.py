@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-#: A session has six short fields; a larger file is some other file.
+#: A session has seven short fields; a larger file is some other file.
 SESSION_BYTES_MAX: Final = 16_384
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -30,6 +30,8 @@ class SavedSession:
     """One login: at which broker, as whom, and until when (``expires_at_ms``, Unix epoch).
 
     ``device``: which of the user's readers it is; empty: the one that all without a device share.
+    ``curve``: how the way there is encrypted, as `clients.curve_keys.read_curve` takes it; empty:
+    it is not.
     """
 
     address: str
@@ -38,6 +40,7 @@ class SavedSession:
     token: str = field(repr=False)
     expires_at_ms: int
     device: str = ""
+    curve: str = ""
 
 
 def session_path(environ: Mapping[str, str], chosen: str | None = None) -> Path:
@@ -131,8 +134,8 @@ def _parse(content: bytes) -> SavedSession | None:
         return None
     if not isinstance(fields, dict):
         return None
-    fields = {"device": "", **fields}  # sessions of the first version have none
-    texts = ("address", "user", "name", "token", "device")
+    fields = {"device": "", "curve": "", **fields}  # earlier sessions have none
+    texts = ("address", "user", "name", "token", "device", "curve")
     if (
         not all(isinstance(fields.get(key), str) for key in texts)
         or type(fields.get("expires_at_ms")) is not int

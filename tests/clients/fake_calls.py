@@ -8,6 +8,7 @@ from threading import Event
 from typing import Self, TypeAlias
 
 from broker.wire.errors import Code, WireError
+from clients.curve_keys import Curve
 from clients.errors import RequestError, from_wire
 from clients.results import History, Inbox, Login, Message, Receipt, Room, Status, User
 
@@ -35,6 +36,8 @@ class FakeBroker:
         self.calls: list[str] = []
         self.sent_ids: list[str] = []
         self.connected: list[tuple[str, str | None, int]] = []
+        #: What each connection was to be encrypted with.
+        self.curves: list[Curve | None] = []
         self.faults: dict[str, list[BaseException]] = defaultdict(list)
         #: By name; the members are in `members`, whoever may join in `invited`.
         self.rooms: dict[str, Room] = {}
@@ -49,8 +52,11 @@ class FakeBroker:
         self.ttls_ms: list[int | None] = []
         self.timeouts_ms: list[int | None] = []
 
-    def connect(self, address: str, *, token: str | None, timeout_ms: int) -> FakeClient:
+    def connect(
+        self, address: str, *, token: str | None, timeout_ms: int, curve: Curve | None = None
+    ) -> FakeClient:
         self.connected.append((address, token, timeout_ms))
+        self.curves.append(curve)
         return FakeClient(self, token)
 
     def put(

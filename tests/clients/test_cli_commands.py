@@ -18,8 +18,8 @@ import pytest
 from broker.wire.errors import Code
 from broker.wire.limits import PASSWORD_BYTES_MAX, TEXT_BYTES_MAX
 from clients import cli
-from clients.commands import DEFAULT_ADDRESS
 from clients.errors import ConnectionFailed, RequestTimeout
+from clients.invocation import DEFAULT_ADDRESS
 from clients.session_file import read_session, write_session
 from tests.clients.fake_calls import FakeBroker, refusal
 

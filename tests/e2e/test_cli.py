@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.commands import TIMEOUT_S_DEFAULT
+from clients.invocation import TIMEOUT_S_DEFAULT
 from tests.e2e.program import PATIENCE_S, ROOT, Ended, Serving, connect, environment, run
 from tests.e2e.terminal import Terminal
 
