@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 from prompt_toolkit import PromptSession, prompt
@@ -16,15 +17,16 @@ from prompt_toolkit.completion import WordCompleter
 
 from broker.wire.commands import ALIASES
 from clients.chat import NOT_AUTHORIZED, TOO_FEW_WORDS, UNKNOWN_COMMAND
-from clients.commands import write_line
+from clients.commands import note, write_line
 from clients.display import safe_line, safe_text
 from clients.prompt import SafeHistory
-from clients.text_connection import TextConnection, TextDoorError
+from clients.text_connection import TextConnection, TextDoorError, verifying
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8889
 TIMEOUT_S_DEFAULT: Final = 30.0
 TIMEOUT_S_MAX: Final = 3_600.0
+USAGE: Final = 2
 #: 128 + SIGINT, as shells have it.
 INTERRUPTED: Final = 130
 #: Names kept for completion.
@@ -171,7 +173,7 @@ def _ok(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``[HOST:PORT] [--host HOST] [--port PORT] [--timeout SECONDS]``."""
+    """Add ``[HOST:PORT] [--host HOST] [--port PORT] [--tls] [--ca FILE] [--timeout SECONDS]``."""
     parser.add_argument(
         "address",
         nargs="?",
@@ -181,6 +183,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--host", help="its host alone")
     parser.add_argument("--port", type=_port, help="its port alone")
+    parser.add_argument(
+        "--tls", action="store_true", help="encrypt, and trust what this machine trusts"
+    )
+    parser.add_argument(
+        "--ca",
+        metavar="FILE",
+        type=Path,
+        help="encrypt, and trust the certificate in this file (PEM) and those that it has signed",
+    )
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
@@ -193,13 +204,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Chat at the terminal, or carry out the lines of standard input where it is none.
 
-    Returns 0; 1 where a line of a file or pipe was refused; 130 after Ctrl-C there.
+    Returns 0; 1 where a line of a file or pipe was refused; 2 where the file of an authority cannot
+    be used; 130 after Ctrl-C in a file or pipe.
     """
     host, port = args.address or (DEFAULT_HOST, DEFAULT_PORT)
     host, port = args.host or host, args.port or port
-    with TextConnection(host, port, timeout_ms=int(args.timeout * 1_000)) as door:
+    try:
+        tls = verifying(args.ca) if args.tls or args.ca else None
+    except TextDoorError as error:
+        note(f"kotak: {safe_line(str(error))}")
+        return USAGE
+    with TextConnection(host, port, timeout_ms=int(args.timeout * 1_000), tls=tls) as door:
         if sys.stdin.isatty() and sys.stdout.isatty():
-            _run_terminal(door, f"{host}:{port}")
+            _run_terminal(door, f"{host}:{port}{', encrypted' if tls else ''}")
             return 0
         return _run_lines(door)
 

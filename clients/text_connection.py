@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -30,12 +32,21 @@ class TextDoorError(Exception):
 class TextConnection:
     """A client of the text door. Connects at the first request, and again after a failure.
 
-    Not for two threads at once. Every method but `close` may raise `TextDoorError`, also where
-    ``timeout_ms`` have passed without the whole reply.
+    ``tls`` where the door encrypts (`verifying` makes one). Not for two threads at once. Every
+    method but `close` may raise `TextDoorError`, also where ``timeout_ms`` have passed without the
+    whole reply.
     """
 
-    def __init__(self, host: str, port: int, *, timeout_ms: int = 30_000) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        timeout_ms: int = 30_000,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._address = (host, port)
+        self._tls = tls
         self._timeout_s = timeout_ms / 1_000
         self._socket: socket.socket | None = None
         self._received = bytearray()
@@ -103,25 +114,37 @@ class TextConnection:
         connection = self._connected()
         connection.settimeout(self._timeout_s)
         # A door that stops has left an ERROR before it closed: that is the reply to this line.
-        with suppress(BrokenPipeError, ConnectionResetError):
+        with suppress(BrokenPipeError, ConnectionResetError, ssl.SSLError):
             connection.sendall(line)
 
     def _connected(self) -> socket.socket:
         if self._socket is None:
             host, port = self._address
             try:
-                self._socket = socket.create_connection(self._address, self._timeout_s)
+                self._socket = self._connect()
             except TimeoutError:
                 raise TextDoorError(
                     f"no answer from {host}:{port}: is the address right?"
                 ) from None
-            except (OSError, OverflowError) as error:
-                reason = getattr(error, "strerror", None) or str(error)
+            except ssl.SSLError as error:
+                raise TextDoorError(f"{host}:{port}: {_tls_fault(error)}") from None
+            except (OSError, OverflowError, UnicodeError) as error:
                 raise TextDoorError(
-                    f"cannot connect to {host}:{port} ({reason}): is the broker running?"
+                    f"cannot connect to {host}:{port} ({_reason(error)}): is the broker running?"
                 ) from None
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._socket
+
+    def _connect(self) -> socket.socket:
+        connection = socket.create_connection(self._address, self._timeout_s)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is None:
+                return connection
+            # The socket's timeout is one for each read; nobody gains by stretching the handshake.
+            return self._tls.wrap_socket(connection, server_hostname=self._address[0])
+        except BaseException:
+            connection.close()
+            raise
 
     def _receive(self, deadline: float) -> bytes:
         """Return one frame, without its end; what comes behind it is kept for the next request."""
@@ -135,6 +158,34 @@ class TextConnection:
         frame = bytes(self._received[:end])
         del self._received[: end + len(_REPLY_END)]
         return frame
+
+
+def verifying(authority: Path | None = None) -> ssl.SSLContext:
+    """Return what `TextConnection` asks certificates to hold: TLS 1.2 or later, the host's name.
+
+    They must be of an authority that this machine trusts, or of the one in the file ``authority``
+    (PEM; a certificate that nobody else signed is its own). Errors: `TextDoorError`.
+    """
+    try:
+        context = ssl.create_default_context(cafile=authority)
+    except (OSError, ValueError) as error:
+        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else _reason(error)
+        raise TextDoorError(f"cannot trust {authority}: {reason}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _tls_fault(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not trusted ({error.verify_message}): give the file of its "
+            "authority with --ca, and the name that it was made for as the host"
+        )
+    return "it does not speak TLS: is this an encrypted text door?"
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _word(name: str, value: str) -> str:

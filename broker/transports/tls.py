@@ -30,7 +30,7 @@ UNREAD_BYTES_MAX: Final = 8_388_608
 _PEM_BYTES_MAX: Final = 1_048_576
 #: The first byte of every TLS connection.
 _HANDSHAKE_RECORD: Final = 0x16
-_PLAIN: Final = error_reply(WireError(Code.BAD_REQUEST, "this door speaks TLS"))
+_PLAIN: Final = error_reply(WireError(Code.FORBIDDEN, "this door speaks TLS"))
 
 
 class TlsDoor:

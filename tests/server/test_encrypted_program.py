@@ -18,6 +18,7 @@ from clients import Client
 from clients.curve_keys import read_curve
 from clients.errors import ConnectionFailed
 from tests.e2e.program import PATIENCE_S, ROOT, Program, Serving, eventually, run
+from tests.e2e.terminal import Terminal
 from tests.transports.certificates import Certificate, make_certificate, trusting
 
 FREE: Final = "tcp://127.0.0.1:0"
@@ -114,3 +115,42 @@ def test_a_broker_in_the_open_refuses_to_start_and_a_look_beforehand_says_so(
     assert served.code == Exit.USAGE
     assert served.err.count("\n") == 1
     assert not (tmp_path / "data").exists()
+
+
+def test_a_person_works_encrypted_from_login_to_logout_and_is_told_the_way(tmp_path: Path) -> None:
+    key = tmp_path / "broker.key"
+    public = run("keygen", str(key)).out.strip()
+    env = {"KOTAK_SESSION_FILE": str(tmp_path / "session.json"), "MKS": "mks", "PRP": "prp"}
+    login = ("login", "shafwa", "--password-env", "MKS")
+    options = ("--demo", "--store", "memory:", "--curve-key", str(key))
+    with Serving(tmp_path / "data", *options, text="off") as broker:
+        where = ("--broker", broker.zmq)
+        plain = run(*login, *where, env=env)
+        assert plain.code == Exit.UNREACHABLE
+        assert "asks for encryption: give its public key (--curve)" in plain.err
+        assert run(*login, *where, "--curve", public, env=env).code == Exit.OK
+        for words in (("send", "shafwa", "hai"), ("inbox",), ("room", "list"), ("logout",)):
+            assert run(*words, env=env).code == Exit.OK
+
+        terminal = Terminal({**env, "KOTAK_CURVE": public}, *where)
+        try:
+            terminal.read_until("Command :")
+            terminal.type("login shafwa mks\r")
+            terminal.read_until("username shafwa logged in")
+            terminal.type("chat shafwa to myself\r")
+            terminal.read_until("] Shafwa (shafwa) to Shafwa: to myself")  # pushed: the live inbox
+            assert terminal.leave("\x04") == Exit.OK
+        finally:
+            terminal.close()
+
+
+def test_the_text_client_talks_to_an_encrypted_text_door(tmp_path: Path) -> None:
+    made = make_certificate(tmp_path)
+    options = ("--demo", "--store", "memory:", "--tls-cert", str(made.cert), "--tls-key")
+    with Serving(tmp_path / "data", *options, str(made.key)) as broker:
+        typed = "login shafwa mks\nuser_on\nlogout\n"
+        told = run("text", broker.text, "--ca", str(made.ca), typed=typed)
+        assert told.code == Exit.OK
+        assert "user aktif: shafwa" in told.out
+        assert "is not trusted" in run("text", broker.text, "--tls", typed=typed).out
+        assert "this door speaks TLS" in run("text", broker.text, typed=typed).out
