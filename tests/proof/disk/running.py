@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -36,12 +36,20 @@ def scratch() -> Iterator[Path]:
 
 
 def live(
-    folder: Path, course: Course, environment: Mapping[str, str], *, kill_after: int = 0
+    folder: Path,
+    course: Course,
+    environment: Mapping[str, str],
+    *,
+    kill_after: int = 0,
+    program: Sequence[str] = ("tests.proof.disk.life",),
 ) -> Ended:
-    """Run one life to its end, or to the kill after so many lines."""
+    """Run one life to its end, or to the kill after so many lines.
+
+    ``program`` is the module that lives, with words of its own before those of every life.
+    """
     with TemporaryFile() as complaint:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.proof.disk.life", str(folder), course.as_json()],
+            [sys.executable, "-m", *program, str(folder), course.as_json()],
             stdout=subprocess.PIPE,
             stderr=complaint,
             cwd=ROOT,
