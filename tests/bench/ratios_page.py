@@ -128,7 +128,11 @@ def _where(ratios: Ratios) -> Iterator[str]:
     yield f"Alternations: {', '.join(how) or 'none'}. Machine and versions:"
     yield "; ".join(f"{name} {value}" for name, value in ratios.surroundings.items()) + "."
     versions = {each.rival.partition("-")[0]: each.version for each in ratios.contested}
-    told = [f"{rival} {version}" for rival, version in versions.items() if version]
+    told = [
+        version if rival in version.lower() else f"{rival} {version}"  # some name themselves
+        for rival, version in versions.items()
+        if version
+    ]
     if told:
         yield f"Rivals: {'; '.join(told)}."
 
