@@ -111,6 +111,8 @@ class Door:
     def turned(
         self, arrivals: Sequence[Arrival], done: Sequence[Finished], turn: Turn, now_ms: int
     ) -> None:
+        if not (arrivals or done or turn.replies):
+            return
         self._note_requests(arrivals)
         if self._broker.faults.troubled:  # what was tried in vain may have counted as given
             self._doubt_until = max(self._doubt_until, self._broker.engine.mailboxes.last + 1_000)

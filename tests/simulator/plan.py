@@ -42,6 +42,8 @@ class Plan:
     session_idle_ms: int
     mailbox_messages_max: int
     retention_read_ms: int
+    #: Is that so short that messages are deleted in the run?
+    purging: bool
     #: Until then a message without an answer is sent again: shorter than ids are remembered.
     retry_ms_max: int
     rate_max: int
@@ -79,11 +81,11 @@ def plan_of(seed: int) -> Plan:
     return Plan(
         seed=seed,
         engine="memory" if memory else "sqlite",
-        minutes=luck.choice((2.0, 5.0, 10.0, 20.0, 60.0)),
+        minutes=luck.choice((0.5, 1.0, 2.0, 5.0, 5.0, 60.0 if luck.random() < 0.2 else 10.0)),
         users=users,
         receivers=_receivers(luck, users),
         rooms=rooms,
-        messages=luck.randint(10, 60),
+        messages=luck.randint(5, 30),
         window=luck.choice((1, 1, 3, 10, 40)),
         push_window=luck.choice((1, 2, 5, 20, 100)),
         to_rooms=0.4 if rooms else 0.0,
@@ -96,12 +98,13 @@ def plan_of(seed: int) -> Plan:
         session_idle_ms=luck.choice((60_000, 600_000, 86_400_000)),
         mailbox_messages_max=luck.choice((3, 20, 1_000_000, 1_000_000)),
         retention_read_ms=300_000 if purging else 86_400_000,
+        purging=purging,
         retry_ms_max=90_000 if purging else 8 * 3_600_000,
         rate_max=luck.choice((0, 0, 0, 5)),
-        crashes=0.0 if memory else rate(1.0, at=0.6),
-        failures=0.0 if memory else rate(0.3, at=0.4),
-        full=rate(0.5, at=0.4),
-        restores=rate(0.3, at=1.0) if restored else 0.0,
+        crashes=0.0 if memory else rate(2.0, at=0.6),
+        failures=0.0 if memory else rate(0.7, at=0.4),
+        full=rate(1.0, at=0.4),
+        restores=rate(0.6, at=1.0) if restored else 0.0,
         jumps=rate(0.2, at=0.3),
         ahead_ms_max=60_000 if purging else 12 * 3_600_000,
         cuts=rate(3.0),
@@ -109,7 +112,7 @@ def plan_of(seed: int) -> Plan:
         late_frames=late_frames,
         stalls=rate(1.0, at=0.3),
         partitions=rate(0.3, at=0.3),
-        deaths=rate(0.5, at=0.4),
+        deaths=rate(1.0, at=0.4),
     )
 
 
