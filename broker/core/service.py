@@ -48,6 +48,8 @@ IDLE_MS: Final = 1_000
 #: Between steps of tidying the store while there is something to do, and when there is not.
 TIDY_STEP_MS: Final = 20
 TIDY_PAUSE_MS: Final = 60_000
+#: Steps of the store's expiry in one batch: some ten thousand messages, 0.2 s at worst.
+EXPIRY_STEPS_MAX: Final = 20
 #: When to come back after ``busy`` or ``unavailable``, in milliseconds.
 RETRY_AFTER_MS: Final = 1_000
 
@@ -228,13 +230,18 @@ class Service:
 
         Return how many expired, and of how many no notice could be left.
         """
-        expired = self._store.expire(now_ms)
-        unnoticed = 0
-        if self._policy.expiry_notices:
-            for message in expired:
-                if message.sender != NOTICE_SENDER:
-                    unnoticed += not self._leave_notice(message, now_ms)
-        return len(expired), unnoticed
+        expired = unnoticed = 0
+        # Until nothing is late, so that nothing late is read.
+        for _ in range(EXPIRY_STEPS_MAX):
+            late = self._store.expire(now_ms)
+            if not late:
+                break
+            expired += len(late)
+            if self._policy.expiry_notices:
+                for message in late:
+                    if message.sender != NOTICE_SENDER:
+                        unnoticed += not self._leave_notice(message, now_ms)
+        return expired, unnoticed
 
     def _leave_notice(self, message: Message, now_ms: int) -> bool:
         text = f"expired unread: your message {message.message_id} to {message.to}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.core.handlers import Policy
+from broker.core.mailboxes import EXPIRED_PER_STEP_MAX
 from broker.core.ports import DEFAULT_LIMITS, StoreFullError, StoreLimits
 from broker.wire.errors import Code
 from broker.wire.limits import TTL_MS_MAX, TTL_MS_MIN
@@ -25,6 +26,14 @@ def test_a_message_is_read_until_its_time_and_not_after(world: World) -> None:
     world.now_ms += 1
     assert world.texts(ben) == ["long"]
     assert world.ok("history", ben)["messages"][0]["text"] == "long"
+
+
+def test_however_many_are_late_none_of_them_is_read(world: World) -> None:
+    ann = world.user("ann")
+    for number in range(3 * EXPIRED_PER_STEP_MAX):
+        world.ok("chat", ann, to="ann", text="x", id=f"m{number}", ttl_ms=1_000)
+    world.now_ms += 1_000
+    assert {each["from"] for each in world.ok("inbox", ann)["messages"]} == {"!kotak"}
 
 
 def test_a_life_has_bounds(world: World) -> None:
