@@ -102,9 +102,7 @@ class Reference:
         self._racing: set[Reader] = set()
         #: What a reader was given.
         self.given: defaultdict[Reader, set[int]] = defaultdict(set)
-        #: Up to there it may have been given, in a batch that was taken back ...
-        self._doubt = 0
-        #: ... and it was there when the broker was started.
+        #: Up to there it was stored before the broker was started.
         self._restored = 0
 
     def answer(self, command: str, reader: Reader, args: dict[str, Any]) -> Any:
@@ -152,7 +150,7 @@ class Reference:
         written = []
         for m in page:
             again: Any = m.seq in given or m.seq <= self._restored
-            if reader in self._racing or (not again and m.seq <= max(self._doubt, *given, 0)):
+            if reader in self._racing or (not again and m.seq <= max(given, default=0)):
                 again = OneOf(True, False)
             written.append(self.written(m, redelivered=again))
         given.update(m.seq for m in page)
@@ -168,7 +166,7 @@ class Reference:
         given = {seq for (user, _), each in self.given.items() if user == m.to for seq in each}
         if m.seq in given:
             return "delivered"
-        if m.seq <= max(self._doubt, self._restored, *given, 0):
+        if m.seq <= max(self._restored, *given, 0):
             return OneOf("stored", "delivered")
         return "stored"
 
@@ -437,10 +435,6 @@ class Reference:
                 self.receivers[number].heard_ms = self.now_ms
 
     # --- what happens to the broker ----------------------------------------------------------
-
-    def taken_back(self, steps: int) -> None:
-        """Know that a batch was rolled back: what it read may count as given."""
-        self._doubt = max(self._doubt, self.last + steps)
 
     def restarted(self, *, forgets: bool) -> None:
         self.receivers.clear()

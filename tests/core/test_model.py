@@ -153,8 +153,6 @@ class Core:
         self.judge(requests, replies, fault)
 
     def judge(self, requests: list[Request], replies: dict[bytes, list[Reply]], fault: str) -> None:
-        if fault:
-            self.ref.taken_back(len(requests) + len(self.ref.log))
         for _, _, who in requests:
             if fault != "failed":
                 self.ref.heard(self.route(who))

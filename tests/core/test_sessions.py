@@ -132,6 +132,42 @@ def test_one_user_has_a_limited_number_of_sessions_and_the_oldest_ends(
     assert len(store.sessions("ann")) == LIMITS.per_user_max
 
 
+@pytest.mark.parametrize("most", [1, 2, 7])
+def test_no_session_ends_before_there_are_too_many(store: CountingStore, most: int) -> None:
+    sessions = over(store, SessionLimits(per_user_max=most))
+    for number in range(1, most + 4):
+        sessions.open("ann", "", 0)
+        assert len(store.sessions("ann")) == min(number, most)
+
+
+def test_a_session_belongs_to_its_device_also_after_a_restart(
+    store: CountingStore, sessions: Sessions
+) -> None:
+    token = sessions.open("ann", "phone", 0).token
+    assert over(store).resolve(token, 0).device == "phone"
+
+
+def test_a_look_at_a_session_neither_writes_nor_keeps_it_from_being_refreshed(
+    store: CountingStore, sessions: Sessions
+) -> None:
+    """As where something is pushed each second to a user who acknowledges it at once."""
+    token = sessions.open("ann", "", 0).token
+    for now_ms in range(9, 2_400, 10):
+        before = store.written
+        assert sessions.find(token, now_ms).user == "ann"
+        assert store.written == before
+        assert not ended(sessions, token, now_ms + 1), "it was used all the time"
+
+
+def test_a_look_finds_no_session_that_has_ended(store: CountingStore, sessions: Sessions) -> None:
+    token = sessions.open("ann", "", 0).token
+    for now_ms, sought in ((1_000, token), (0, "made up")):
+        with pytest.raises(WireError) as caught:
+            sessions.find(sought, now_ms)
+        assert caught.value.code is Code.UNAUTHORIZED
+    assert len(store.sessions()) == 1, "ended by whoever uses it, not by a look"
+
+
 def test_a_login_clears_away_what_has_expired(store: CountingStore, sessions: Sessions) -> None:
     sessions.open("ann", "", 0)
     sessions.open("ann", "", 5_000)
