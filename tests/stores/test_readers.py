@@ -113,16 +113,16 @@ def test_a_device_that_is_replaced_in_the_batch_that_moved_it_stays_replaced(
     store: Store, reopen: Reopen
 ) -> None:
     with_users(store, "bob")
-    last = send(store, "m1")
+    first, last = send(store, "m1"), send(store, "m2")
     login(store, *DEVICES)
     with store.batch():
         for device in DEVICES[1:]:
             store.acknowledge("bob", device, last)
-        store.acknowledge("bob", DEVICES[0], 0)
+        store.acknowledge("bob", DEVICES[0], first)
         store.acknowledge("bob", "", last)
         store.acknowledge("bob", "newcomer", 0)
     store = reopen(store)
-    assert read(store, device=DEVICES[0]).cursor == last, "its old cursor was below"
+    assert read(store, device=DEVICES[0]).cursor == last, "its own cursor was below"
 
 
 def test_a_failed_batch_changes_no_device(store: Store, reopen: Reopen) -> None:

@@ -241,10 +241,13 @@ def rows(store: SqliteStore, table: str = "messages") -> int:
 
 def test_no_row_is_left_of_what_is_gone(file: SqliteStore) -> None:
     with_room(file, "ann", "bob")
+    ack(file, send(file, "old"), device="phone")
+    send(file, "old too", to="#den", now_ms=NOW_MS - 10**12)
+    tidy(file, LATER_MS)
+    assert rows(file, "purged") == 2
     for number in range(3):
         send(file, f"m{number}", ttl_ms=1_000)
         send(file, f"d{number}", to="#den", ttl_ms=1_000)
-    ack(file, 2, device="phone")
     expire(file, NOW_MS + 1_000)
     with file.batch():
         file.remove(Account, "bob")
