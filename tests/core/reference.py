@@ -79,6 +79,7 @@ class Receiver:
     flight: list[int] = field(default_factory=list)
     void: set[int] = field(default_factory=set)
     stalled_ms: float = -inf
+    logged_out: bool = False
 
 
 class Reference:
@@ -382,9 +383,10 @@ class Reference:
     def _pushed(self, receiver: Receiver, body: dict[str, Any]) -> None:
         reader = receiver.reader
         if body["kind"] == "ended":
-            assert receiver.heard_ms < self.now_ms - SILENCE_MS
+            assert receiver.logged_out or receiver.heard_ms < self.now_ms - SILENCE_MS
             del self.receivers[body["subscription"]]
             return
+        assert not receiver.logged_out
         receiver.position = max(receiver.position, self.cursor[reader])
         # What was said in a room that was left since may be counted as received, or not.
         assert body["after"] == receiver.position or receiver.void
@@ -412,6 +414,8 @@ class Reference:
         """Check that everything was pushed that there is room for, and who was silent ended."""
         for receiver in self.receivers.values():
             assert receiver.heard_ms >= self.now_ms - SILENCE_MS - TICK_MS
+            if receiver.logged_out:
+                continue  # it is told so when there is next something to push
             if self.now_ms >= receiver.stalled_ms + TICK_MS and self.slots(receiver) > 0:
                 left = self.waiting(receiver.reader, receiver.position)
                 assert not left, "not pushed, though there is room"
@@ -428,6 +432,11 @@ class Reference:
                 cursor = self.cursor[receiver.reader]
                 receiver.flight = [seq for seq in receiver.flight if seq <= cursor]
                 receiver.position = max([receiver.begin, *receiver.flight])
+
+    def logged_out(self, token: str) -> None:
+        for (_, whose), number in self._numbers.items():
+            if whose == token and number in self.receivers:
+                self.receivers[number].logged_out = True
 
     def heard(self, route: bytes) -> None:
         for (where, _), number in self._numbers.items():

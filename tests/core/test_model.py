@@ -45,7 +45,7 @@ EVENTS: list[str | int | None] = [
     *([None] * 60),
     *([1] * 24),
     *(400, 1_000, 3_000, 30_000, 62_000, "full", "full twice", "failed", "restart"),
-    *("no room", "no room", "gone", "login"),
+    *("no room", "no room", "gone", "login", "logout"),
 ]
 #: Kind, who asks, two numbers to be made into arguments, and what happens thereupon.
 Step = tuple[str, int, int, int, str | int | None]
@@ -208,6 +208,14 @@ class Core:
             self.ref.lost(self.route(which), gone=gone)
         elif then == "login" and len(self.sessions) < 20:
             self.login(USERS[which % 3], f"tab{which}")
+            self.ref.expire()
+            self.look_at_events()
+        elif then == "logout":
+            token, (user, device) = self.sessions[which]
+            self.world.ok("logout", token)
+            self.ref.logged_out(token)
+            again = self.world.login(user, **({"device": device} if device else {}))
+            self.sessions[which] = (again, (user, device))
             self.ref.expire()
             self.look_at_events()
 

@@ -9,6 +9,7 @@ import pytest
 from broker.core.handlers import Policy
 from broker.core.model import Account
 from broker.core.service import RETRY_AFTER_MS, SLOW_REQUESTS_MAX
+from broker.core.sessions import SessionLimits
 from broker.wire.commands import ALIASES, PARSERS
 from broker.wire.errors import Code
 from broker.wire.limits import PROTOCOL_VERSION, USERS_PAGE_MAX, as_hello
@@ -107,7 +108,7 @@ USERS = (
     "logout", "chat", "kotakmasuk", "ack", "subscribe", "unsubscribe", "history", "status", "rooms",
     "room_create", "room_invite", "room_join", "room_leave", "room_members", "user_on", "passwd",
 )  # fmt: skip
-ADMINS = ("user_add", "user_list", "user_passwd", "user_remove")
+ADMINS = ("user_add", "user_list", "user_passwd", "user_remove", "key_list")
 
 
 @pytest.mark.parametrize("command", USERS + ADMINS)
@@ -144,6 +145,16 @@ def test_login_opens_a_session_and_logout_ends_this_one_only(world: World) -> No
     assert world.ok("logout", ann) == {}
     assert world.code("logout", ann) is Code.UNAUTHORIZED
     assert world.ok("ping", result["token"])
+
+
+def test_one_more_session_than_a_user_may_have_ends_the_oldest() -> None:
+    world = World(Policy(sessions=SessionLimits(per_user_max=2)))
+    first, bob = world.user("ann"), world.user("bob")
+    second = world.login("ann")
+    assert world.ok("ping", first)
+    third = world.login("ann", device="phone")
+    assert world.code("ping", first) is Code.UNAUTHORIZED
+    assert all(world.ok("ping", each) for each in (second, third, bob))
 
 
 def test_unknown_user_and_wrong_password_are_one_answer(world: World) -> None:
