@@ -5,6 +5,10 @@ drain, handle, commit, reply. When a turn leaves slow work behind (a password ha
 lets go of the baton, so that a follower takes its place at once, and does the slow work itself;
 the outcome goes through an outbox into a later turn. A hand-off of every batch between threads
 would cost 40 % on small ones. The baton is a lock: the full fence that moving a socket needs.
+
+No thread of the pool ends before it is told to: whatever a turn or slow work raises is logged and
+answered, and the thread goes on in its own place. Should one end all the same, or should fault
+follow fault, the broker gives up: one that is up and deaf would be worse than none.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from broker.core.service import Arrival, Finished, Job, Turn
 
 log = logging.getLogger("kotak.workers")
 
-#: Turns that may end in an exception one after the other before the broker gives up.
+#: Faults without a good turn between them before the broker gives up.
 _FAULTS_MAX: Final = 10
 
 
@@ -77,11 +81,12 @@ class WorkerPool:
         self._outbox: deque[Finished] = deque()
         self._baton = threading.Lock()
         self._stopping = False
-        self._faults = 0
+        self._faults_in_a_row = 0
         #: For the metrics page.
         self.turns = 0
+        self.faults = 0
         self._threads = [
-            threading.Thread(target=self._work, name=f"kotak-worker-{number}", daemon=True)
+            threading.Thread(target=self._live, name=f"kotak-worker-{number}", daemon=True)
             for number in range(threads)
         ]
 
@@ -96,6 +101,18 @@ class WorkerPool:
         self._channel.wake()
         for thread in self._threads:
             thread.join()
+
+    def _live(self) -> None:
+        """Work until the end is asked for, whatever comes."""
+        try:
+            while not self._stopping:
+                try:
+                    self._work()
+                except BaseException as error:  # noqa: BLE001 - a worker never dies of its work
+                    self._survive(error)
+        finally:
+            if not self._stopping:  # not even that fault could be dealt with
+                self._give_up()
 
     def _work(self) -> None:
         """Lead, run what is slow, follow; until the end."""
@@ -113,10 +130,7 @@ class WorkerPool:
             if self._jobs and self._slow_running < self._slow_max:
                 self._slow_running += 1
                 return self._jobs.popleft()
-            try:
-                self._take_turn()
-            except Exception as error:  # noqa: BLE001 - a worker never dies of a turn
-                self._survive(error)
+            self._take_turn()
         return None
 
     def _take_turn(self) -> None:
@@ -128,20 +142,21 @@ class WorkerPool:
         self.turns += bool(arrivals or finished)
         now_ms = self._clock_ms()
         turn = self._service.turn(arrivals, finished, now_ms)
+        self._jobs.extend(turn.jobs)  # before anything that may fail: they are counted as waiting
         lost = self._channel.send(turn.replies)
         if lost:
             self._service.lost(lost)
-        self._jobs.extend(turn.jobs)
-        self._faults = 0
+        self._faults_in_a_row = 0
         if turn.failed or not self._service.tidy(now_ms):
             self._give_up()
 
-    def _survive(self, error: Exception) -> None:
+    def _survive(self, error: BaseException) -> None:
         """Go on after a bug, unless it comes again and again."""
+        self.faults += 1
         place = "".join(traceback.format_tb(error.__traceback__))
-        log.error("a turn ended in a fault: %s\n%s", type(error).__name__, place)
-        self._faults += 1
-        if self._faults >= _FAULTS_MAX:
+        log.error("a worker met a fault: %s\n%s", type(error).__name__, place)
+        self._faults_in_a_row += 1
+        if self._faults_in_a_row >= _FAULTS_MAX:
             self._give_up()
 
     def _give_up(self) -> None:
@@ -153,5 +168,5 @@ def _run(job: Job) -> object:
     """Do slow work; an exception is an outcome too."""
     try:
         return job.deferred.work()
-    except Exception as error:  # noqa: BLE001 - it is answered where the request is finished
-        return error
+    except BaseException as error:  # noqa: BLE001 - it is answered where the request is finished
+        return error if isinstance(error, Exception) else RuntimeError(type(error).__name__)

@@ -195,6 +195,67 @@ def test_a_fault_in_a_turn_ends_no_worker(caplog: pytest.LogCaptureFixture) -> N
     assert SECRET not in caplog.text
 
 
+def test_slow_work_that_would_end_its_thread_is_an_outcome_and_the_thread_goes_on() -> None:
+    """Given two threads for slow work, if more pieces of it than that raise what ends a thread,
+
+    I expect each to be answered, and every thread to be there for the work that follows.
+    """
+
+    def deadly() -> None:
+        raise SystemExit
+
+    pool = Pool(FakeService({b"deadly": deadly, b"sound": lambda: "done"}), threads=3)
+    with pool as channel:
+        for _ in range(5):
+            channel.put(b"deadly")
+        assert channel.wait_for_replies(5) == [b"RuntimeError('SystemExit')"] * 5
+        channel.put(b"sound")
+        assert channel.wait_for_replies(6)[5] == b"'done'"
+    assert pool.pool.faults == 0
+
+
+def test_a_worker_whose_loop_raises_goes_on_in_its_own_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Outside of turns, too: here the bell that tells of finished work breaks each time."""
+    pool = Pool(FakeService({b"slow": lambda: "done"}), threads=2)
+    wake, left = pool.channel.wake, [3]
+
+    def broken() -> None:
+        if threading.current_thread() in pool.pool._threads and left[0]:
+            left[0] -= 1
+            raise RuntimeError(SECRET)
+        wake()
+
+    pool.channel.wake = broken  # type: ignore[method-assign]
+    with pool as channel:
+        for number in range(1, 5):
+            channel.put(b"slow")
+            while channel.wait_for_replies(0).count(b"'done'") < number:
+                channel.put(b"a turn")
+                channel.wait(10)
+        assert all(thread.is_alive() for thread in pool.pool._threads)
+    assert pool.pool.faults == 3
+    assert SECRET not in caplog.text
+
+
+def test_a_worker_that_ends_before_it_is_told_to_ends_the_broker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever goes wrong while a fault is dealt with: nothing that is up may be deaf."""
+    service = FakeService()
+    service.faults_left = 1
+
+    def fail(error: BaseException) -> None:
+        raise SystemExit  # which threading lets pass in silence
+
+    pool = Pool(service, threads=2)
+    monkeypatch.setattr(pool.pool, "_survive", fail)
+    with pool as channel:
+        channel.put(b"x")
+        assert pool.failed.wait(WAIT_S)
+
+
 def test_faults_without_end_end_the_broker() -> None:
     service = FakeService()
     service.faults_left = 1_000
