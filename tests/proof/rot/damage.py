@@ -1,0 +1,54 @@
+"""One damage to one file, by a seed."""
+
+from __future__ import annotations
+
+import random
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+SECTOR_BYTES: Final = 512
+PAGE_BYTES: Final = 4_096
+
+
+class Kind(StrEnum):
+    FLIP = "a bit flipped"
+    SECTOR = "a sector of garbage"
+    ZEROS = "a page of zeros"
+    CUT = "cut short"
+
+
+_KINDS: Final = (Kind.FLIP,) * 6 + (Kind.SECTOR, Kind.ZEROS, Kind.CUT, Kind.CUT)
+
+
+class Damage(NamedTuple):
+    """What was done to which file; ``offset`` is where, or what is left of a file cut short."""
+
+    file: str
+    kind: Kind
+    offset: int
+    content: bytes
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.kind} at {self.offset}"
+
+
+def damage(file: str, content: bytes, used: int, rng: random.Random) -> Damage:
+    """Damage a file somewhere in its first ``used`` bytes."""
+    kind = rng.choice(_KINDS)
+    offset = rng.randrange(max(1, used))
+    spoiled = bytearray(content)
+    if kind is Kind.FLIP:
+        spoiled[offset] ^= 1 << rng.randrange(8)
+    elif kind is Kind.SECTOR:
+        offset -= offset % SECTOR_BYTES
+        spoiled[offset : offset + SECTOR_BYTES] = rng.randbytes(
+            len(content[offset : offset + SECTOR_BYTES])
+        )
+    elif kind is Kind.ZEROS:
+        offset -= offset % PAGE_BYTES
+        spoiled[offset : offset + PAGE_BYTES] = bytes(len(content[offset : offset + PAGE_BYTES]))
+    else:
+        if rng.random() < 0.4:
+            offset = 0 if rng.random() < 0.3 else offset - offset % PAGE_BYTES
+        del spoiled[offset:]
+    return Damage(file, kind, offset, bytes(spoiled))
