@@ -14,11 +14,14 @@ from typing import Final, NamedTuple
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from broker.wire.limits import REPLY_BYTES_MAX
+from broker.wire.envelope import join
+from broker.wire.limits import FRAME_BYTES_MAX, REPLY_BYTES_MAX
 from clients.curve_keys import Curve
 
 # Plain integers: `zmq.SNDMORE | zmq.NOBLOCK` makes an enum member at each use, 1.3 us a frame.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
+#: What `join` adds to the frames it joins, and a little more.
+_JOINED_BYTES: Final = 16
 _MORE: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
 _IN: Final = int(zmq.POLLIN)
 _OUT: Final = int(zmq.POLLOUT)
@@ -100,11 +103,14 @@ class Link:
         self._send = super(zmq.Socket, self.socket).send
 
     def send(self, frames: Sequence[bytes]) -> bool:
-        """Send one multi-frame message; False, and nothing is sent, when there is no room.
+        """Send one message; False, and nothing is sent, when there is no room.
 
-        libzmq counts whole messages, so that only the first frame can meet a full queue.
+        Several requests go in one frame where they fit, which is cheaper on both sides. Else libzmq
+        counts whole messages, so that only the first frame can meet a full queue.
         """
         send = self._send
+        if len(frames) > 1 and sum(map(len, frames)) < FRAME_BYTES_MAX - _JOINED_BYTES:
+            frames = [join(frames)]
         last = len(frames) - 1
         try:
             for frame in frames[:last]:

@@ -23,8 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any, Final
 
-from broker.wire.codec import unpack_reply
-from broker.wire.envelope import EVENT, OK, decode_reply, encode_request, encoder
+from broker.wire.envelope import EVENT, OK, decode_replies, encode_request, encoder, read_reply
 from broker.wire.errors import RETRYABLE, Code, WireError
 from broker.wire.limits import FRAME_BYTES_MAX, FRAMES_PER_MESSAGE_MAX, TEXT_BYTES_MAX
 from clients.errors import (
@@ -277,41 +276,45 @@ class Session:
 
     def received(self, frames: Iterable[bytes], now_ms: float) -> None:
         """Take in reply frames. Late and repeated replies are ignored; a foreign peer is left."""
-        pop = self._pending.pop
         heard = False
-        # Hot path, for each reply: one decode, three checks, one pop.
         for frame in frames:
             heard = True
             try:
-                request_id, status, body = unpack_reply(frame)
-                if status != OK or type(request_id) is not int or type(body) is not dict:
-                    if status == EVENT and request_id is None:
-                        self._received_event(body)
-                    else:
-                        self._received_other(frame, now_ms)
-                    continue
+                replies = decode_replies(frame)
+                self._received_replies(replies, now_ms)
             except (WireError, TypeError, ValueError):
                 self.lost(now_ms, "the peer's answer is not Kotak's protocol")
                 return
-            call = pop(request_id, None)
-            if call is not None:
-                call.result = body
-                call.done = True
-                if call.on_done is not None:
-                    call.on_done(call)
         if heard:
             self._attempts = 0
             self._probe_end_ms = inf
             if self._subscription is not None:
                 self._subscription.advance(now_ms)
 
+    def _received_replies(self, replies: Iterable[Any], now_ms: float) -> None:
+        pop = self._pending.pop
+        # Hot path, for each reply: three checks, one pop.
+        for reply in replies:
+            request_id, status, body = reply
+            if status == OK and type(request_id) is int and type(body) is dict:
+                call = pop(request_id, None)
+                if call is not None:
+                    call.result = body
+                    call.done = True
+                    if call.on_done is not None:
+                        call.on_done(call)
+            elif status == EVENT and request_id is None:
+                self._received_event(body)
+            else:
+                self._received_other(reply, now_ms)
+
     def _received_event(self, body: Mapping[str, Any]) -> None:
         if self._subscription is not None:
             self._subscription.received(body)
 
-    def _received_other(self, frame: bytes, now_ms: float) -> None:
+    def _received_other(self, value: Any, now_ms: float) -> None:
         """Take in an ERROR reply; one without an id belongs to no request of ours."""
-        reply = decode_reply(frame)
+        reply = read_reply(value)
         if reply.error is not None and reply.request_id is not None:
             call = self._pending.get(reply.request_id)
             if call is not None:

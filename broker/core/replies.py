@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from broker.core.accounts import Accounts
 from broker.core.handlers import Inbox, Result
 from broker.core.model import History, Message, Page, Receipt, Route
 from broker.core.subscriptions import Subscription
-from broker.wire.envelope import encode_error, encode_event, encode_ok, encoder
+from broker.wire.envelope import encode_error, encode_event, encode_ok, encoder, error_reply
 from broker.wire.errors import WireError
-from broker.wire.limits import ROOM_MARK
+from broker.wire.limits import FRAMES_PER_MESSAGE_MAX, ROOM_MARK
 
 #: A result, or the refusal in its place.
 Outcome = Result | WireError
@@ -32,12 +32,17 @@ class Replies:
         self._encode = encoder()
         self.errors: Counter[str] = Counter()
 
-    def encode(self, answers: Answers) -> Frames:
-        """Encode the replies of a committed batch, in the order of the requests."""
+    def encode(self, answers: Answers, together: Collection[Route] = ()) -> Frames:
+        """Encode the replies of a committed batch, in the order of the requests.
+
+        For the routes in ``together`` receipts and errors come first, in one frame.
+        """
         encode, durability = self._encode, self._durability
         frames: Frames = {}
         for route, replies in answers.items():
-            if replies:
+            if route in together:
+                frames[route] = self._encode_together(replies)
+            elif replies:
                 frames[route] = [
                     # Hot path: a receipt is encoded here, everything else by `_encode_one`.
                     encode((request_id, "OK", {"seq": result.seq, "durability": durability}))
@@ -46,6 +51,25 @@ class Replies:
                     for request_id, result in replies
                 ]
         return frames
+
+    def _encode_together(self, replies: Sequence[tuple[int | None, Outcome]]) -> list[bytes]:
+        """Encode what is short in frames of many, and each page and other result in its own."""
+        durability = self._durability
+        short: list[Any] = []
+        frames: list[bytes] = []
+        for request_id, result in replies:
+            if type(result) is Receipt:
+                short.append((request_id, "OK", {"seq": result.seq, "durability": durability}))
+            elif isinstance(result, WireError):
+                self.errors[result.code.value] += 1
+                short.append(error_reply(request_id, result))
+            else:
+                frames.append(self._encode_one(request_id, result))
+        many = range(0, len(short), FRAMES_PER_MESSAGE_MAX)
+        return [
+            *(self._encode(short[at : at + FRAMES_PER_MESSAGE_MAX]) for at in many),
+            *frames,
+        ]
 
     def messages_event(self, subscription: Subscription, after: int, page: Page) -> bytes:
         """Encode messages pushed to a subscription; ``after`` is what was pushed before them."""

@@ -1,12 +1,13 @@
 """Requests and replies: the arrays that every frame holds.
 
 A request is ``[id, command, token, args]``; a reply is ``[id, "OK", result]`` or ``[id, "ERROR",
-{code, message, retry_after_ms?}]``. Source: docs/PROTOCOL.md, "Requests and replies".
+{code, message, retry_after_ms?}]``; a frame may hold an array of either. Source: docs/PROTOCOL.md,
+"Requests and replies".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from broker.wire.codec import Packer, unpack_reply, unpack_request
@@ -16,6 +17,9 @@ from broker.wire.limits import REQUEST_ID_MAX, TOKEN_CHARS_MAX
 OK: Final = "OK"
 ERROR: Final = "ERROR"
 EVENT: Final = "EVENT"
+
+#: How msgpack begins an array of 16 to 65 535 elements; it may be one of fewer.
+_ARRAY_16: Final = b"\xdc"
 
 #: ``autoreset`` is msgpack's default: one call, one complete value. Not for two threads at once.
 Encode = Callable[[Any], bytes]
@@ -59,15 +63,27 @@ def encode_request(
 
 
 def decode_request(frame: bytes) -> Request:
-    """Decode one request frame and check the envelope's types.
+    """Decode a frame with one request and check the envelope's types.
 
     Errors: `BadRequest`, with the request's id wherever it can be read.
     """
-    # Hot path: the good case is one unpack, one length and four type checks (0.7 us in all).
-    try:
-        value = unpack_request(frame)
-    except WireError as error:
-        raise BadRequest(None, error.message) from None
+    return check_request(_unpack(frame))
+
+
+def decode_requests(frame: bytes) -> tuple[Sequence[Any], bool]:
+    """Decode a frame; return its requests, for `check_request`, and whether they are an array.
+
+    Errors: `BadRequest`.
+    """
+    value = _unpack(frame)
+    if type(value) is tuple and value and type(value[0]) is tuple:
+        return value, True
+    return (value,), False
+
+
+def check_request(value: Any) -> Request:
+    """Check a decoded request's types. Errors: `BadRequest`, as `decode_request`."""
+    # Hot path: the good case is one length and five type checks.
     if type(value) is tuple and len(value) == 4:
         request_id, command, token, args = value
         if (
@@ -79,6 +95,23 @@ def decode_request(frame: bytes) -> Request:
         ):
             return value
     raise _explain(value)
+
+
+def requests_in(frame: bytes) -> int:
+    """Tell by its first bytes about how many requests a frame holds, without decoding it."""
+    return int.from_bytes(frame[1:3], "big") if frame[:1] == _ARRAY_16 else 1
+
+
+def join(frames: Sequence[bytes]) -> bytes:
+    """Return one frame with an array of what the frames hold (65 535 of them at most)."""
+    return b"".join((_ARRAY_16, len(frames).to_bytes(2, "big"), *frames))
+
+
+def _unpack(frame: bytes) -> Any:
+    try:
+        return unpack_request(frame)
+    except WireError as error:
+        raise BadRequest(None, error.message) from None
 
 
 def _explain(value: Any) -> BadRequest:
@@ -105,10 +138,15 @@ def encode_ok(encode: Encode, request_id: int, result: Mapping[str, Any]) -> byt
 
 def encode_error(encode: Encode, request_id: int | None, error: WireError) -> bytes:
     """Encode one ERROR reply."""
+    return encode(error_reply(request_id, error))
+
+
+def error_reply(request_id: int | None, error: WireError) -> tuple[int | None, str, dict[str, Any]]:
+    """Return one ERROR reply, to be encoded alone or among others."""
     body: dict[str, Any] = {"code": error.code.value, "message": error.message}
     if error.retry_after_ms is not None:
         body["retry_after_ms"] = error.retry_after_ms
-    return encode((request_id, ERROR, body))
+    return request_id, ERROR, body
 
 
 def encode_event(encode: Encode, subscription: int, kind: str, fields: Mapping[str, Any]) -> bytes:
@@ -116,13 +154,28 @@ def encode_event(encode: Encode, subscription: int, kind: str, fields: Mapping[s
     return encode((None, EVENT, {"subscription": subscription, "kind": kind, **fields}))
 
 
+def decode_replies(frame: bytes) -> Sequence[Any]:
+    """Decode a frame of one reply or several, for `read_reply`.
+
+    Errors: `WireError` ``bad_request`` when the peer is no Kotak broker.
+    """
+    value = unpack_reply(frame)
+    if type(value) is list and value and type(value[0]) is list:
+        return value
+    return (value,)
+
+
 def decode_reply(frame: bytes) -> Reply:
-    """Decode one reply frame.
+    """Decode a frame with one reply, as `read_reply`."""
+    return read_reply(unpack_reply(frame))
+
+
+def read_reply(value: Any) -> Reply:
+    """Read one decoded reply.
 
     A code that this version does not know becomes ``internal``, so that a newer broker does not
     break an older client. Errors: `WireError` ``bad_request`` when the peer is no Kotak broker.
     """
-    value = unpack_reply(frame)
     if type(value) is list and len(value) == 3:
         request_id, status, body = value
         if request_id is None or type(request_id) is int:

@@ -13,12 +13,13 @@ PROTOCOL_VERSION: Final = 1
 # --- ZeroMQ frames ---------------------------------------------------------------------------
 #: A request frame. Holds the longest text and its envelope; libzmq cuts the peer above it.
 FRAME_BYTES_MAX: Final = 131_072
-#: Request frames in one ZeroMQ message: enough to fill a disk commit, small enough to bound a bomb.
+#: Requests in one ZeroMQ message, in a frame each or all in one: enough to fill a disk commit,
+#: small enough to bound a bomb.
 FRAMES_PER_MESSAGE_MAX: Final = 256
 #: A reply frame; clients set it as their own MAXMSGSIZE. Holds the largest inbox page.
 REPLY_BYTES_MAX: Final = 4_194_304
-#: Elements of one msgpack array: an envelope has four.
-ARRAY_ITEMS_MAX: Final = 16
+#: Elements of one msgpack array: the requests of a frame (an envelope has four).
+ARRAY_ITEMS_MAX: Final = FRAMES_PER_MESSAGE_MAX
 #: Pairs of one msgpack map: no command takes more than eight arguments.
 MAP_PAIRS_MAX: Final = 16
 #: Request ids are msgpack unsigned integers.
@@ -66,6 +67,8 @@ USERS_PAGE_MAX: Final = 1_000
 DEVICES_PER_USER_MAX: Final = 16
 #: Rooms of one user, joined or invited to: each is looked at when the user reads.
 ROOMS_PER_USER_MAX: Final = 100
+#: Keys that log one user in: a person's machines, with room.
+KEYS_PER_USER_MAX: Final = 100
 #: The first character of a room's name, and of no user's.
 ROOM_MARK: Final = "#"
 #: Who the broker's own notices are from: no user can have that name.

@@ -17,7 +17,14 @@ from typing import Any, Self
 
 import zmq
 
-from broker.wire.envelope import Request, decode_request, encode_error, encode_ok, encoder
+from broker.wire.envelope import (
+    Request,
+    check_request,
+    decode_requests,
+    encode_error,
+    encode_ok,
+    encoder,
+)
 from broker.wire.errors import WireError
 
 One = Mapping[str, Any] | WireError | bytes
@@ -68,7 +75,7 @@ class FakeBroker:
     ) -> None:
         self.answer = answer
         self.seen: dict[bytes, list[Request]] = defaultdict(list)
-        self.frames_in_message: list[int] = []
+        self.requests_in_message: list[int] = []
         self.frozen = threading.Event()
         self._own_context = context is None
         self._context = zmq.Context() if context is None else context
@@ -135,10 +142,10 @@ class FakeBroker:
 
     def _turn(self, router: zmq.Socket[bytes]) -> None:
         peer, *frames = router.recv_multipart()
-        self.frames_in_message.append(len(frames))
+        requests = [check_request(each) for frame in frames for each in decode_requests(frame)[0]]
+        self.requests_in_message.append(len(requests))
         replies = []
-        for frame in frames:
-            request = decode_request(frame)
+        for request in requests:
             self.seen[peer].append(request)
             answer = self.answer(request)
             if answer is not None:

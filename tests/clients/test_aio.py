@@ -80,7 +80,7 @@ def test_requests_of_one_turn_leave_in_full_messages(broker: FakeBroker) -> None
             await asyncio.gather(*(client.ping() for _ in range(1000)))
 
     _run(main())
-    assert broker.frames_in_message == [1, 256, 256, 256, 232]
+    assert broker.requests_in_message == [1, 256, 256, 256, 232]
 
 
 def test_answers_find_their_tasks(broker: FakeBroker) -> None:

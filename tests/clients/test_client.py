@@ -200,7 +200,7 @@ def test_submissions_leave_together(broker: FakeBroker, client: Client) -> None:
     client.ping()
     pending = [client.submit("fadly", str(n)) for n in range(50)]
     assert [one.result().seq for one in pending] == [7] * 50
-    assert max(broker.frames_in_message) == 50
+    assert max(broker.requests_in_message) == 50
     assert [request[3]["text"] for request in broker.requests()] == [str(n) for n in range(50)]
 
 

@@ -82,6 +82,26 @@ def test_late_and_repeated_replies_are_ignored() -> None:
     assert call.value() == {"cursor": 1}
 
 
+def test_replies_that_share_a_frame_settle_their_calls() -> None:
+    bench = Bench()
+    first, second, third = (bench.chat(text) for text in "abc")
+    bench.turn()
+    refusal = {"code": "no_such_user", "message": "because"}
+    bench.raw(
+        msgpack.packb(
+            [
+                [first.request_id, "OK", {"seq": 1}],
+                [second.request_id, "ERROR", refusal],
+                [99, "OK", {}],
+                [third.request_id, "OK", {"seq": 3}],
+            ]
+        )
+    )
+    assert (first.value(), third.value()) == ({"seq": 1}, {"seq": 3})
+    with pytest.raises(NoSuchUser):
+        second.value()
+
+
 def test_an_error_is_raised_as_the_class_of_its_code() -> None:
     bench = Bench()
     call = bench.chat()
@@ -105,6 +125,9 @@ def test_an_error_is_raised_as_the_class_of_its_code() -> None:
         msgpack.packb([[1], "OK", {}]),
         msgpack.packb([1, "MAYBE", {}]),
         msgpack.packb([1, "ERROR", "text"]),
+        msgpack.packb([]),
+        msgpack.packb([[1, "OK"]]),
+        msgpack.packb([[99, "OK", {}], 7]),
     ],
 )
 def test_a_peer_that_does_not_speak_the_protocol_is_left(frame: bytes) -> None:

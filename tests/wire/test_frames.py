@@ -14,8 +14,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.wire.envelope import BadRequest, decode_request, encode_request, encoder
-from broker.wire.errors import Code
+from broker.wire.envelope import (
+    BadRequest,
+    check_request,
+    decode_replies,
+    decode_request,
+    decode_requests,
+    encode_request,
+    encoder,
+    join,
+    read_reply,
+    requests_in,
+)
+from broker.wire.errors import Code, WireError
 from broker.wire.limits import FRAME_BYTES_MAX, REQUEST_ID_MAX, TOKEN_CHARS_MAX
 
 pack = msgpack.packb
@@ -53,8 +64,8 @@ UNREADABLE = {
     "a timestamp": pack(dt.datetime.now(dt.UTC), datetime=True),
     "a timestamp in the args": pack([1, "ping", None, {"a": msgpack.Timestamp(1)}]),
     "an extension": pack([1, "ping", None, {"a": msgpack.ExtType(5, b"x")}]),
-    "17 items": pack([1, "ping", None, {"a": [0] * 17}]),
-    "17 pairs": pack([1, "ping", None, {str(number): 0 for number in range(17)}]),
+    "257 items": pack([1, "ping", None, {"a": [0] * 257}]),
+    "17 pairs": pack([1, "ping", None, {str(number): 0 for number in range(257)}]),
 }
 
 
@@ -189,3 +200,48 @@ def test_a_request_with_one_byte_changed_is_a_request_or_a_refusal(
     frame = bytearray(pack(value))
     frame[at % len(frame)] = byte
     is_request_or_refusal(bytes(frame))
+
+
+# --- several requests in a frame ---------------------------------------------------------------
+
+REQUESTS = [(number, "ping", None, {}) for number in range(3)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 256])
+def test_joined_requests_come_apart_again_in_order(count: int) -> None:
+    frames = [pack((number, "chat", "token", {"text": "x"})) for number in range(count)]
+    requests, together = decode_requests(join(frames))
+    assert together
+    assert [check_request(each)[0] for each in requests] == list(range(count))
+    assert requests_in(join(frames)) == count
+
+
+def test_an_array_that_msgpack_wrote_itself_is_the_same() -> None:
+    assert decode_requests(pack(REQUESTS)) == (tuple(REQUESTS), True)
+    assert decode_requests(join([pack(each) for each in REQUESTS])) == (tuple(REQUESTS), True)
+
+
+def test_a_frame_with_one_request_is_one() -> None:
+    requests, together = decode_requests(pack(REQUESTS[0]))
+    assert (requests, together) == ((REQUESTS[0],), False)
+    assert requests_in(pack(REQUESTS[0])) == 1
+
+
+@pytest.mark.parametrize("value", [[], [[]], [[1]], [None], 7, {}, [[1, "ping", None, {}], 7]])
+def test_what_is_no_request_among_others_is_refused_by_itself(value: object) -> None:
+    requests, _ = decode_requests(pack(value))
+    with pytest.raises(BadRequest):
+        check_request(requests[-1])
+
+
+def test_too_many_in_a_frame_are_refused_unbuilt() -> None:
+    with pytest.raises(BadRequest):
+        decode_requests(join([pack(REQUESTS[0])] * 257))
+
+
+def test_replies_come_alone_or_together() -> None:
+    reply = [1, "OK", {}]
+    assert decode_replies(pack(reply)) == (reply,)
+    assert decode_replies(pack([reply, reply])) == [reply, reply]
+    with pytest.raises(WireError):
+        read_reply(decode_replies(pack([]))[0])
