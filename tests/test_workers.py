@@ -247,9 +247,10 @@ def test_a_worker_that_ends_before_it_is_told_to_ends_the_broker(
     service.faults_left = 1
 
     def fail(error: BaseException) -> None:
-        raise SystemExit  # which threading lets pass in silence
+        raise SystemExit
 
     pool = Pool(service, threads=2)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # else pytest fails the test
     monkeypatch.setattr(pool.pool, "_survive", fail)
     with pool as channel:
         channel.put(b"x")
