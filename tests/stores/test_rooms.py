@@ -296,6 +296,7 @@ def test_an_id_used_in_a_room_that_is_gone_is_still_known(room: Store, reopen: R
     remove_room(room)
     store = reopen(room)
     assert send(store, "m1", to="#den") == said
+    assert send(store, "m1", "another text") == said, "there is no copy to compare it with"
 
 
 def test_a_removed_room_is_tidied_without_a_trace(short: Store, reopen: Reopen) -> None:
