@@ -428,6 +428,7 @@ def _check_together(config: Config, sources: Mapping[str, str]) -> None:
         ("dedup_ids_per_sender", "dedup_ids_max"),
         # The ids are read back from the messages themselves at the next start.
         ("dedup_window_ms", "retention_read_ms"),
+        ("dedup_window_ms", "retention_room_ms"),
     ):
         if getattr(config, low) > getattr(config, high):
             raise ConfigError(

@@ -12,7 +12,12 @@ from broker.core.mailboxes import no_such_room
 from broker.core.model import Membership, Room
 from broker.core.ports import Store
 from broker.wire.errors import Code, WireError
-from broker.wire.limits import NOTICE_SENDER, ROOMS_PER_USER_MAX, USERS_PAGE_MAX
+from broker.wire.limits import (
+    INVITATIONS_PER_USER_MAX,
+    NOTICE_SENDER,
+    ROOMS_PER_USER_MAX,
+    USERS_PAGE_MAX,
+)
 
 
 class Rooms:
@@ -42,7 +47,7 @@ class Rooms:
             if replace(found, members=room.members) == room and mine is not None and mine.joined:
                 return found
             raise WireError(Code.ROOM_EXISTS, "that room's name is taken: choose another")
-        self._check_number(room.owner)
+        self._check_joined(room.owner)
         self._store.put(room)
         self._store.put(Membership(room.room, room.owner, joined=True))
         return room
@@ -53,9 +58,8 @@ class Rooms:
         membership = self._store.find(Membership, (name, user))
         if room is None or (membership is None and not room.open):
             raise no_such_room()
-        if membership is None:
-            self._check_number(user)
         if membership is None or not membership.joined:
+            self._check_joined(user)
             self._store.put(Membership(name, user, joined=True))
         return self._store.find(Room, name) or room
 
@@ -67,7 +71,7 @@ class Rooms:
         self.check_member(name, by)
         if self._store.find(Membership, (name, user)) is not None:
             return
-        self._check_number(user)
+        self._check_invitations(user)
         text = f"{by} invites you to the room {name}: join it to read what is said there"
         notice = hashlib.blake2s(
             f"{now_ms} {name} {user} {by}".encode(), digest_size=16
@@ -102,9 +106,20 @@ class Rooms:
         if membership is None or not membership.joined:
             raise no_such_room()
 
-    def _check_number(self, user: str) -> None:
-        if len(self._store.find_all(Membership, of=user)) >= ROOMS_PER_USER_MAX:
+    def _check_joined(self, user: str) -> None:
+        if self._count(user, joined=True) >= ROOMS_PER_USER_MAX:
+            raise WireError(
+                Code.TOO_MANY, f"you are in {ROOMS_PER_USER_MAX} rooms: leave one of them first"
+            )
+
+    def _check_invitations(self, user: str) -> None:
+        # Counted apart: strangers must not be able to keep somebody out of rooms of its own.
+        if self._count(user, joined=False) >= INVITATIONS_PER_USER_MAX:
             raise WireError(
                 Code.TOO_MANY,
-                f"{user} has {ROOMS_PER_USER_MAX} rooms and invitations: leave one of them first",
+                f"{user} has {INVITATIONS_PER_USER_MAX} invitations that are not answered: later",
             )
+
+    def _count(self, user: str, *, joined: bool) -> int:
+        memberships = self._store.find_all(Membership, of=user)
+        return sum(each.joined is joined for each in memberships)

@@ -65,8 +65,10 @@ USERS_PAGE_MAX: Final = 1_000
 # --- Readers and rooms -----------------------------------------------------------------------
 #: Devices of one user, each with a cursor: a person's, with room.
 DEVICES_PER_USER_MAX: Final = 16
-#: Rooms of one user, joined or invited to: each is looked at when the user reads.
+#: Rooms of one user: each is looked at when the user reads.
 ROOMS_PER_USER_MAX: Final = 100
+#: Invitations of one user that wait for an answer.
+INVITATIONS_PER_USER_MAX: Final = 100
 #: Keys that log one user in: a person's machines, with room.
 KEYS_PER_USER_MAX: Final = 100
 #: The first character of a room's name, and of no user's.

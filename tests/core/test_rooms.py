@@ -181,23 +181,39 @@ def test_members_come_in_pages_of_joined_ones(
 # --- limits ----------------------------------------------------------------------------------
 
 
-def test_a_user_has_a_hundred_rooms_and_invitations_at_most(world: World) -> None:
+def refused(world: World, command: str, token: str, **args: str) -> str:
+    reply = world.call(command, token, **args)
+    assert reply.error is not None
+    assert reply.error.code is Code.TOO_MANY
+    return reply.error.message
+
+
+def test_a_user_is_in_a_hundred_rooms_at_most(world: World) -> None:
     ann, ben = world.user("ann"), world.user("ben")
     for number in range(ROOMS_PER_USER_MAX):
         world.ok("room_create", ann, room=f"#r{number}")
-    world.ok("room_create", ben, room="#b", open=True)
-    for command, token, args in (
-        ("room_create", ann, {"room": "#more"}),
-        ("room_join", ann, {"room": "#b"}),
-        ("room_invite", ben, {"room": "#b", "user": "ann"}),
-    ):
-        reply = world.call(command, token, **args)
-        assert reply.error is not None
-        assert reply.error.code is Code.TOO_MANY
-        assert str(ROOMS_PER_USER_MAX) in reply.error.message
+    world.ok("room_create", ben, room="#b")
+    world.ok("room_invite", ben, room="#b", user="ann")
+    assert str(ROOMS_PER_USER_MAX) in refused(world, "room_create", ann, room="#more")
+    assert str(ROOMS_PER_USER_MAX) in refused(world, "room_join", ann, room="#b")
     assert world.ok("room_join", ann, room="#r0"), "it is in there already"
     world.ok("room_leave", ann, room="#r0")
     assert world.ok("room_join", ann, room="#b")
+
+
+def test_invitations_are_bounded_and_keep_nobody_out_of_rooms_of_its_own(world: World) -> None:
+    ann, ben = world.user("ann"), world.user("ben")
+    eve = world.user("eve")
+    for token, rooms in ((ben, 60), (eve, 41)):
+        for number in range(rooms):
+            room = f"#{'b' if token == ben else 'e'}{number}"
+            world.ok("room_create", token, room=room)
+            if room != "#e40":
+                world.ok("room_invite", token, room=room, user="ann")
+    assert "100" in refused(world, "room_invite", eve, room="#e40", user="ann")
+    assert world.ok("room_create", ann, room="#own")
+    assert world.ok("room_join", ann, room="#b0")
+    world.ok("room_invite", eve, room="#e40", user="ann")
 
 
 def test_without_room_on_the_disk_rooms_can_only_be_left(world: World) -> None:
