@@ -109,7 +109,7 @@ def _parse(part: Part, arguments: Sequence[str] | None) -> tuple[dict[str, int],
     )
     for name, size in part.sizes.items():
         text = f"{size.meaning}; 0: none ({size.default:,})"
-        parser.add_argument(f"--{name}", type=int, default=size.default, help=text)
+        parser.add_argument(f"--{name}", dest=name, type=int, default=size.default, help=text)
     parser.add_argument("--seed", type=int, help="repeat a run (default: the time)")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     given = vars(parser.parse_args(arguments))
