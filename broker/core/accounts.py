@@ -5,7 +5,7 @@ Source: docs/PROTOCOL.md, "login", "register", "passwd".
 
 from __future__ import annotations
 
-from broker.core.model import Account
+from broker.core.model import Account, LoginKey
 from broker.core.ports import Hasher, Store
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import NOTICE_SENDER, PASSWORD_CHARS_MIN
@@ -97,6 +97,13 @@ class Accounts:
         ):
             raise WireError(Code.BAD_CREDENTIALS, _BAD_CREDENTIALS)
         return account
+
+    def of_key(self, user: str, key: str) -> Account:
+        """Return the account of a user that this key logs in. Errors: ``bad_credentials``."""
+        found = self._store.find(LoginKey, key)
+        if found is None or found.user != user:
+            raise WireError(Code.BAD_CREDENTIALS, "this connection's key does not log that user in")
+        return self.find(user)
 
     def checked_hash(self, text: str) -> str:
         """Return a ready-made password hash. Errors: ``bad_request``."""

@@ -24,7 +24,7 @@ class SessionRecord:
     """A session as it is stored: by the token's digest (SHA-256, 32 bytes), never by the token.
 
     ``opened_ms`` and ``expires_ms`` are milliseconds since the epoch. ``device`` is empty for a
-    session that shares the user's cursor.
+    session that shares the user's cursor, ``key`` for one that is not bound to a `LoginKey`.
     """
 
     digest: bytes
@@ -32,6 +32,15 @@ class SessionRecord:
     opened_ms: int
     expires_ms: int
     device: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginKey:
+    """A public CURVE key (40 characters of Z85) that logs its user in, without a password."""
+
+    key: str
+    user: str
 
 
 @dataclass(frozen=True, slots=True)

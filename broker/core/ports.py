@@ -11,6 +11,7 @@ from broker.core.model import (
     Account,
     Epoch,
     History,
+    LoginKey,
     Membership,
     Message,
     Page,
@@ -19,10 +20,10 @@ from broker.core.model import (
     SessionRecord,
 )
 
-#: What the directory holds. Keys: the user, the token's digest, the room, (room, user).
-Record = Account | SessionRecord | Room | Membership
+#: What the directory holds. Keys: the user, the token's digest, the room, (room, user), the key.
+Record = Account | SessionRecord | Room | Membership | LoginKey
 Key = str | bytes | tuple[str, str]
-R = TypeVar("R", Account, SessionRecord, Room, Membership)
+R = TypeVar("R", Account, SessionRecord, Room, Membership, LoginKey)
 
 _DAY_MS = 86_400_000
 
@@ -147,7 +148,7 @@ class Store(Protocol):
     def find_all(self, kind: type[R], *, of: str = "", after: str = "", limit: int = 0) -> list[R]:
         """Return records of one kind: accounts in order of user; sessions, oldest first.
 
-        ``of``: sessions of a user; memberships of a user or (in order of user) of a room.
+        ``of``: sessions or keys of a user; memberships of a user or (in order of user) of a room.
         ``after``: accounts or members above that user. ``limit`` 0: all.
         """
 

@@ -29,7 +29,7 @@ from broker.core.push import Push
 from broker.core.rates import SendRates
 from broker.core.replies import Answers, Frames, Outcome, Replies
 from broker.core.rooms import Rooms
-from broker.core.sessions import Sessions
+from broker.core.sessions import Session, Sessions, check_key
 from broker.core.subscriptions import Subscriptions
 from broker.wire.envelope import BadRequest, decode_request
 from broker.wire.errors import Code, WireError
@@ -91,6 +91,7 @@ class Service:
         make_token: Callable[[], str],
         policy: Policy,
         server: str,
+        key_of: Callable[[Route], str | None] = lambda _: None,
     ) -> None:
         self._store = store
         self._policy = policy
@@ -108,6 +109,7 @@ class Service:
             policy,
             SendRates(policy.sends) if policy.sends.rate_max else None,
             server,
+            key_of,
         )
         self._replies = Replies(
             self._accounts, durability=store.durability, epoch=store.epoch.number
@@ -294,10 +296,8 @@ class Service:
         needs = spec.needs
         if needs is _USER and token is not None:
             ctx.session = session = self._sessions.resolve(token, ctx.now_ms)
-            if not session.user:
-                raise WireError(
-                    Code.FORBIDDEN, "the administrator has no mailbox: log in as a user"
-                )
+            if not session.plain:
+                self._check_special(ctx, session)
         elif needs is not _NOTHING:
             self._authorize(ctx, spec, token)
         if self.draining or self._full or spec.slow:
@@ -328,6 +328,13 @@ class Service:
         if isinstance(outcome, Exception):
             return _fault(outcome)
         if self._full:  # every slow request ends with a session or an account to be written
+    @staticmethod
+    def _check_special(ctx: Context, session: Session) -> None:
+        """Refuse a session that is no user's, or that is bound to another key."""
+        if not session.user:
+            raise WireError(Code.FORBIDDEN, "the administrator has no mailbox: log in as a user")
+        check_key(session, ctx.key_of(ctx.route))
+
             return _storage_full()
         try:
             return job.deferred.finish(ctx, outcome)
@@ -335,6 +342,8 @@ class Service:
             return error
         except (StoreFullError, StoreFailedError):
             raise
+        if ctx.session.key:
+            check_key(ctx.session, ctx.key_of(ctx.route))
         except Exception as error:  # noqa: BLE001 - as above
             return _fault(error)
 

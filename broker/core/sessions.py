@@ -32,15 +32,30 @@ class SessionLimits:
 
 
 class Session:
-    """A live session. ``user`` is empty for the administrator of this broker's run."""
+    """A live session. ``user`` is empty for the administrator of this broker's run.
 
-    __slots__ = ("device", "digest", "expires_ms", "fresh_until_ms", "opened_ms", "token", "user")
+    ``plain``: a user's, and good on any connection; else there is more to look at (`Sessions`).
+    """
+
+    __slots__ = (
+        "device",
+        "digest",
+        "expires_ms",
+        "fresh_until_ms",
+        "key",
+        "opened_ms",
+        "plain",
+        "token",
+        "user",
+    )
 
     def __init__(self, token: str, record: SessionRecord, fresh_until_ms: int) -> None:
         self.token = token
         self.digest = record.digest
         self.user = record.user
         self.device = record.device
+        self.key = record.key
+        self.plain = bool(record.user) and not record.key
         self.opened_ms = record.opened_ms
         self.expires_ms = record.expires_ms
         #: Until then a command needs neither a check nor a write.
@@ -77,12 +92,15 @@ class Sessions:
         """Tell whether this is the administrator's session, which is no user's."""
         return session is self._admin
 
-    def open(self, user: str, device: str, now_ms: int) -> Session:
-        """Open a session and return it with its token, which is told once and never stored."""
+    def open(self, user: str, device: str, now_ms: int, *, key: str = "") -> Session:
+        """Open a session and return it with its token, which is told once and never stored.
+
+        With a ``key`` it is bound to that.
+        """
         self._make_room(user, now_ms)
         token = self._make_token()
         expires_ms = now_ms + min(self._limits.idle_ms, self._limits.max_ms)
-        record = SessionRecord(_digest(token), user, now_ms, expires_ms, device)
+        record = SessionRecord(_digest(token), user, now_ms, expires_ms, device, key)
         self._store.put(record)
         self._heard_ms[user] = now_ms
         return self._remember(token, record, now_ms)
@@ -125,6 +143,13 @@ class Sessions:
             if keep is None or record.digest != keep.digest:
                 self._store.remove(SessionRecord, record.digest)
         # Not even the kept one stays: it may have ended by itself in the meantime.
+        self.forget()
+
+    def close_bound(self, user: str, key: str) -> None:
+        """End the sessions of a user that are bound to a key."""
+        for record in self._store.find_all(SessionRecord, of=user):
+            if record.key == key:
+                self._store.remove(SessionRecord, record.digest)
         self.forget()
 
     def forget(self) -> None:
@@ -179,6 +204,15 @@ class Sessions:
             record = replace(record, expires_ms=expires_ms)
             self._store.put(record)
         return self._remember(token, record, now_ms)
+
+
+def check_key(session: Session, key: str | None) -> None:
+    """Refuse a session that is bound to another key than its connection's.
+
+    Errors: ``unauthorized``, in the words of a session that is unknown.
+    """
+    if session.key and session.key != key:
+        raise _ended()
 
 
 def _ended() -> WireError:

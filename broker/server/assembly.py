@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 
 from broker.config import Config
 from broker.core.dedup import DedupLimits
 from broker.core.handlers import Policy
+from broker.core.model import Route
 from broker.core.ports import Hasher, StoreLimits
 from broker.core.rates import SendLimits
 from broker.core.service import Service
@@ -73,12 +75,18 @@ def make_policy(config: Config) -> Policy:
     )
 
 
-def make_service(config: Config, store: AnyStore, hasher: Hasher) -> Service:
-    """Put the service over a store."""
+def make_service(
+    config: Config,
+    store: AnyStore,
+    hasher: Hasher,
+    key_of: Callable[[Route], str | None] = lambda _: None,
+) -> Service:
+    """Put the service over a store; ``key_of`` tells the key of a connection that encrypts."""
     return Service(
         store,
         hasher=hasher,
         make_token=make_token,
         policy=make_policy(config),
         server=f"kotak/{version('kotak')}",
+        key_of=key_of,
     )

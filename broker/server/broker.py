@@ -144,7 +144,6 @@ class Server:
         close_later(store.close)
         if config.demo:
             _add_demo_users(store, self._hasher)
-        self._service = make_service(config, store, self._hasher)
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         close_later(context.term)
         if self._gate is not None:
@@ -152,6 +151,7 @@ class Server:
             self._gate.start(context)
         self._router = Router(context, curve_secret=self._gate.secret if self._gate else None)
         close_later(self._router.close)
+        self._service = make_service(config, store, self._hasher, self._router.key_of)
         zmq_address = self._bind()
         self._pool = WorkerPool(
             self._router,

@@ -17,6 +17,7 @@ from broker.core.model import (
     Account,
     Epoch,
     History,
+    LoginKey,
     Lost,
     Membership,
     Message,
@@ -48,7 +49,7 @@ class MemoryStore:
         self._log = array("q")  # their sequences, in order
         self._position = 0
         self._records: dict[type, dict[Key, Any]] = {
-            kind: {} for kind in (Account, SessionRecord, Room, Membership)
+            kind: {} for kind in (Account, SessionRecord, Room, Membership, LoginKey)
         }
         self._undo: list[Callable[[], object]] = []
 
@@ -172,8 +173,8 @@ class MemoryStore:
         self._put(kind, key, None)
         if isinstance(key, tuple):
             self.mailboxes.unseat(*key)
-        elif isinstance(key, str):
-            self._remove_mailbox(key)
+        elif kind in (Account, Room):
+            self._remove_mailbox(str(key))
 
     def _remove_mailbox(self, name: str) -> None:
         box = self.mailboxes.remove(name)
@@ -235,4 +236,6 @@ def _key(record: Record) -> Key:
         return record.room, record.user
     if isinstance(record, SessionRecord):
         return record.digest
+    if isinstance(record, LoginKey):
+        return record.key
     return record.room if isinstance(record, Room) else record.user

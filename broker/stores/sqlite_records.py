@@ -1,11 +1,11 @@
-"""The directory in SQLite: accounts, sessions, rooms and memberships, each kind in its table."""
+"""The directory in SQLite: accounts, sessions, rooms and so on, each kind in its table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
-from broker.core.model import Account, Membership, Room, SessionRecord
+from broker.core.model import Account, LoginKey, Membership, Room, SessionRecord
 from broker.core.ports import Key, R, Record
 from broker.wire.limits import ROOM_MARK
 
@@ -45,11 +45,12 @@ _TABLES: Final[Mapping[type, _Table]] = {
     SessionRecord: _Table(
         "sessions",
         ("digest",),
-        ("digest", "user", "opened_ms", "expires_ms", "device"),
+        ("digest", "user", "opened_ms", "expires_ms", "device", "key"),
         "rowid",
     ),
     Room: _Table("rooms", ("room",), ("room", "owner", "open", "history"), "room"),
     Membership: _Table("members", ("room", "user"), ("room", "user", "joined"), "room, user"),
+    LoginKey: _Table("keys", ("key",), ("key", "user"), "user, key"),
 }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from broker.wire.errors import Code, WireError
+from broker.wire.keyfile import KEY_CHARS, is_key
 from broker.wire.limits import (
     CLIENT_CHARS_MAX,
     DEVICE_CHARS_MAX,
@@ -154,10 +155,13 @@ class HelloArgs(NamedTuple):
 
 
 class LoginArgs(NamedTuple):
-    """``login``: a user name, its password, and which device this is (empty: it does not say)."""
+    """``login``: a user name, its password, and which device this is (empty: it does not say).
+
+    None for ``password``: the connection's key is to be enough.
+    """
 
     user: str
-    password: str
+    password: str | None
     device: str
 
     @classmethod
@@ -165,7 +169,7 @@ class LoginArgs(NamedTuple):
         _only(fields, "user", "password", "device")
         return cls(
             _name(fields, "user", USER_CHARS_MAX),
-            _string(fields, "password", PASSWORD_BYTES_MAX),
+            _string(fields, "password", PASSWORD_BYTES_MAX, None),
             _device(fields),
         )
 
@@ -434,7 +438,7 @@ class UserPasswdArgs(NamedTuple):
 
 
 class UserArgs(NamedTuple):
-    """``user_remove``: whom."""
+    """``user_remove``: whom. ``key_list``: whose."""
 
     user: str
 
@@ -442,6 +446,21 @@ class UserArgs(NamedTuple):
     def parse(cls, fields: Fields) -> UserArgs:
         _only(fields, "user")
         return cls(_name(fields, "user", USER_CHARS_MAX))
+
+
+class KeyArgs(NamedTuple):
+    """``key_add``, ``key_remove``: whose, and which: a public CURVE key."""
+
+    user: str
+    key: str
+
+    @classmethod
+    def parse(cls, fields: Fields) -> KeyArgs:
+        _only(fields, "user", "key")
+        args = cls(_name(fields, "user", USER_CHARS_MAX), _name(fields, "key", KEY_CHARS))
+        if not is_key(args.key):
+            raise _refuse(f"'key' must be a public key: {KEY_CHARS} characters of Z85")
+        return args
 
 
 #: Every command of protocol version 1, by its canonical name.
@@ -470,4 +489,7 @@ PARSERS: Final[Mapping[str, Callable[[Fields], Any]]] = {
     "user_list": PageArgs.parse,
     "user_passwd": UserPasswdArgs.parse,
     "user_remove": UserArgs.parse,
+    "key_add": KeyArgs.parse,
+    "key_list": UserArgs.parse,
+    "key_remove": KeyArgs.parse,
 }

@@ -121,6 +121,8 @@ class World:
         self.hasher = FakeHasher()
         self.now_ms = START_MS
         self.policy = policy
+        #: By connection; `call` uses the one of ``b"r"``.
+        self.keys: dict[bytes, str] = {}
         self._tokens = (f"token-{number}" for number in itertools.count(1))
         self.service = self._serve(engine or self.store)
         self.jobs: list[Job] = []
@@ -137,6 +139,7 @@ class World:
             make_token=lambda: next(self._tokens),
             policy=self.policy,
             server="kotak test",
+            key_of=self.keys.get,
         )
         service.grant_admin(ADMIN)
         return service

@@ -108,7 +108,8 @@ USERS = (
     "logout", "chat", "kotakmasuk", "ack", "subscribe", "unsubscribe", "history", "status", "rooms",
     "room_create", "room_invite", "room_join", "room_leave", "room_members", "user_on", "passwd",
 )  # fmt: skip
-ADMINS = ("user_add", "user_list", "user_passwd", "user_remove", "key_list")
+KEYS = ("key_add", "key_list", "key_remove")
+ADMINS = ("user_add", "user_list", "user_passwd", "user_remove", *KEYS)
 
 
 @pytest.mark.parametrize("command", USERS + ADMINS)

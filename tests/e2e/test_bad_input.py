@@ -247,6 +247,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "user_list": {"after": CANARY},
     "user_passwd": {"user": "afif", "password": CANARY},
     "user_remove": {"user": "afif"},
+    "key_add": {"user": "afif", "key": "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"},
+    "key_list": {"user": "afif"},
+    "key_remove": {"user": "afif", "key": "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"},
 }
 OPTIONAL = {"client", "limit", "after", "name", "window"}
 WRONG_TYPES: tuple[Any, ...] = (None, True, 1.5, b"bytes", [], {}, [CANARY])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.core.model import Account, Membership, Room, SessionRecord
+from broker.core.model import Account, LoginKey, Membership, Room, SessionRecord
 from broker.core.ports import Key, Record, Store
 from broker.wire.errors import Code
 from tests.stores.steps import (
@@ -26,7 +26,8 @@ from tests.stores.steps import (
 
 
 def session(number: int, user: str = "ann", expires_ms: int = NOW_MS + 9) -> SessionRecord:
-    return SessionRecord(bytes([number]) * 32, user, NOW_MS + number, expires_ms, "phone")
+    bound = "k" * 40 if number % 2 else ""
+    return SessionRecord(bytes([number]) * 32, user, NOW_MS + number, expires_ms, "phone", bound)
 
 
 def put(store: Store, *records: Record) -> None:
@@ -40,6 +41,7 @@ RECORDS: list[tuple[Record, Record, Key]] = [
     (session(1), replace(session(1), expires_ms=NOW_MS + 99), session(1).digest),
     (Room("#a", "ann", True, False), Room("#a", "ann", False, True), "#a"),
     (Membership("#den", "ann", False), Membership("#den", "ann", True), ("#den", "ann")),
+    (LoginKey("k" * 40, "ann"), LoginKey("k" * 40, "bob"), "k" * 40),
 ]
 
 
@@ -49,6 +51,7 @@ def all_of(store: Store) -> list[list[object]]:
         list(store.find_all(SessionRecord)),
         list(store.find_all(Room)),
         list(store.find_all(Membership)),
+        list(store.find_all(LoginKey)),
     ]
 
 
@@ -94,6 +97,19 @@ def test_a_failed_batch_changes_no_record(
         store.remove(kind, key)
     assert all_of(store) == before
     assert all_of(reopen(store)) == before
+
+
+def test_keys_are_found_by_their_user_and_are_no_mailboxes(store: Store, reopen: Reopen) -> None:
+    with_users(store, "ann", "bob")
+    put(store, LoginKey("b", "ann"), LoginKey("bob", "ann"), LoginKey("c", "bob"))
+    store = reopen(store)
+    assert [each.key for each in store.find_all(LoginKey, of="ann")] == ["b", "bob"]
+    send(store, "m1")
+    with store.batch():
+        store.remove(LoginKey, "bob")
+    store = reopen(store)
+    assert [each.key for each in store.find_all(LoginKey)] == ["b", "c"]
+    assert ids(store) == ["m1"]
 
 
 def test_a_new_password_keeps_the_mailbox(store: Store, reopen: Reopen) -> None:

@@ -15,6 +15,8 @@ from broker.wire import commands, limits
 from broker.wire.commands import PARSERS
 from broker.wire.errors import Code, WireError
 
+#: A public key. The parser asks for its form only.
+KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 #: Good arguments of each command, all optional ones given.
 GOOD: dict[str, dict[str, Any]] = {
     "hello": {"version": 1, "client": "test"},
@@ -41,9 +43,13 @@ GOOD: dict[str, dict[str, Any]] = {
     "user_list": {"after": "ann"},
     "user_passwd": {"user": "ann", "password": "p"},
     "user_remove": {"user": "ann"},
+    "key_add": {"user": "ann", "key": KEY},
+    "key_list": {"user": "ann"},
+    "key_remove": {"user": "ann", "key": KEY},
 }
 OPTIONAL = {
-    ("hello", "client"), ("login", "device"), ("chat", "ttl_ms"), ("kotakmasuk", "limit"),
+    ("hello", "client"), ("login", "password"), ("login", "device"), ("chat", "ttl_ms"),
+    ("kotakmasuk", "limit"),
     ("kotakmasuk", "after"), ("kotakmasuk", "epoch"), ("subscribe", "window"),
     ("subscribe", "after"), ("subscribe", "epoch"), ("history", "of"), ("history", "before"),
     ("history", "limit"), ("user_on", "after"), ("user_on", "detail"), ("room_create", "open"),
@@ -93,8 +99,9 @@ def test_a_missing_field_is_named_unless_it_is_optional(command: str, field: str
 
 #: Those that mean something of their own when they are absent, rather than a default.
 NIL = [
-    ("hello", "client"), ("login", "device"), ("chat", "ttl_ms"), ("kotakmasuk", "after"),
-    ("kotakmasuk", "epoch"), ("subscribe", "after"), ("subscribe", "epoch"), ("history", "before"),
+    ("hello", "client"), ("login", "device"), ("login", "password"), ("chat", "ttl_ms"),
+    ("kotakmasuk", "after"), ("kotakmasuk", "epoch"), ("subscribe", "after"),
+    ("subscribe", "epoch"), ("history", "before"),
     ("user_on", "after"), ("room_members", "after"), ("user_list", "after"), ("register", "name"),
 ]  # fmt: skip
 
@@ -152,6 +159,9 @@ SIZES = [
     ("user_passwd", "user", limits.USER_CHARS_MAX, True),
     ("user_passwd", "password", limits.PASSWORD_BYTES_MAX, False),
     ("user_remove", "user", limits.USER_CHARS_MAX, True),
+    ("key_list", "user", limits.USER_CHARS_MAX, True),
+    ("key_add", "user", limits.USER_CHARS_MAX, True),
+    ("key_remove", "user", limits.USER_CHARS_MAX, True),
 ]
 
 
@@ -306,3 +316,9 @@ def test_any_fields_are_arguments_or_a_refusal(command: str, args: dict[str, Any
         refusals.append(error)
     assert all(each.code in {Code.BAD_REQUEST, Code.TOO_LARGE} for each in refusals)
     assert all(len(each.message) < 300 for each in refusals)
+
+
+@pytest.mark.parametrize("key", ["x", KEY[:-1], KEY + "x", "\u00e9" * 40, "~" * 40, "#" * 40])
+def test_what_is_no_key_cannot_be_enrolled(key: str) -> None:
+    error = refusal("key_add", user="ann", key=key)
+    assert "'key'" in error.message

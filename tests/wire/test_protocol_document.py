@@ -68,6 +68,7 @@ def test_the_table_of_limits_is_what_hello_tells() -> None:
         "line on the text door": limits.LINE_BYTES_MAX,
         "subscriptions a user": limits.SUBSCRIPTIONS_PER_USER_MAX,
         "devices a user": limits.DEVICES_PER_USER_MAX,
+        "keys a user": limits.KEYS_PER_USER_MAX,
         "rooms a user": limits.ROOMS_PER_USER_MAX,
         "silence of a subscriber": limits.SUBSCRIBER_SILENCE_MS,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.core.accounts import check_new_password
 from broker.core.handlers.context import Context, Deferred, Result
-from broker.core.model import Account
+from broker.core.model import Account, LoginKey
 from broker.wire import commands
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import USERS_PAGE_MAX
@@ -78,10 +78,12 @@ def handle_user_passwd(ctx: Context, args: commands.UserPasswdArgs) -> Result:
 
 
 def handle_user_remove(ctx: Context, args: commands.UserArgs) -> Result:
-    """Remove an account with its sessions, rooms and mailbox. Errors: ``no_such_user``."""
+    """Remove an account with its sessions, keys, rooms and mailbox. Errors: ``no_such_user``."""
     ctx.accounts.find(args.user)
     for room, _ in ctx.rooms.of(args.user):
         ctx.rooms.leave(room.room, args.user)
+    for each in ctx.store.find_all(LoginKey, of=args.user):
+        ctx.store.remove(LoginKey, each.key)
     ctx.accounts.remove(args.user)
     ctx.sessions.close_all(args.user)
     return {}

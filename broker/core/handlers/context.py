@@ -73,3 +73,5 @@ class Context:
     route: Route = b""
     #: Set wherever the command's `Needs` is not NOTHING.
     session: Session = None  # type: ignore[assignment]  # an Optional would be checked everywhere
+    #: The key that a connection has proved to be its own; None where it is not encrypted.
+    key_of: Callable[[Route], str | None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from broker.core.handlers.context import Context, Deferred, Result
+from broker.core.model import Account
 from broker.wire import commands
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import PROTOCOL_VERSION, USERS_PAGE_MAX, as_hello
@@ -30,35 +31,51 @@ def handle_ping(ctx: Context, _: commands.NoArgs) -> Result:
 
 
 def handle_login(ctx: Context, args: commands.LoginArgs) -> Result:
-    """Check a password and open a session. Errors: ``bad_credentials``, ``busy``.
+    """Check a password, or the connection's key, and open a session.
 
     A hash made with other parameters than today's is replaced while the password is at hand.
+    Errors: ``bad_credentials``, ``bad_request`` (neither password nor key), ``busy``.
     """
+    if args.password is None:
+        return _log_in_by_key(ctx, args)
+    password = args.password
     stored = ctx.accounts.stored_hash(args.user)
     hasher = ctx.hasher
 
     def work() -> tuple[bool, str | None]:
-        verified = hasher.verify(stored, args.password)
+        verified = hasher.verify(stored, password)
         renew = verified and hasher.needs_rehash(stored)
-        return verified, hasher.hash(args.password) if renew else None
+        return verified, hasher.hash(password) if renew else None
 
     def finish(ctx: Context, outcome: tuple[bool, str | None]) -> Result:
         verified, renewed = outcome
         account = ctx.accounts.check(args.user, verified, stored)
         if renewed is not None and account.password_hash == stored:
             ctx.accounts.renew_password_hash(account, renewed)
-        session = ctx.sessions.open(account.user, args.device, ctx.now_ms)
-        ctx.store.acknowledge(
-            account.user, args.device, 0
-        )  # a new device has its cursor from now on
-        return {
-            "token": session.token,
-            "user": account.user,
-            "name": account.name,
-            "expires_at_ms": ctx.sessions.ends_ms(session),
-        }
+        return _opened(ctx, account, args.device)
 
     return Deferred(work, finish)
+
+
+def _log_in_by_key(ctx: Context, args: commands.LoginArgs) -> Result:
+    """Open a session that is good on connections with this one's key only."""
+    key = ctx.key_of(ctx.route)
+    if key is None:
+        raise WireError(
+            Code.BAD_REQUEST, "'password' is missing: this connection has no key to log in with"
+        )
+    return _opened(ctx, ctx.accounts.of_key(args.user, key), args.device, key=key)
+
+
+def _opened(ctx: Context, account: Account, device: str, *, key: str = "") -> Result:
+    session = ctx.sessions.open(account.user, device, ctx.now_ms, key=key)
+    ctx.store.acknowledge(account.user, device, 0)  # a new device has its cursor from now on
+    return {
+        "token": session.token,
+        "user": account.user,
+        "name": account.name,
+        "expires_at_ms": ctx.sessions.ends_ms(session),
+    }
 
 
 def handle_logout(ctx: Context, _: commands.NoArgs) -> Result:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
-from broker.core.handlers import accounts, mail, rooms, sessions
+from broker.core.handlers import accounts, keys, mail, rooms, sessions
 from broker.core.handlers.context import Context, Result
 from broker.wire import commands
 
@@ -78,6 +78,9 @@ _CANONICAL: Final = dict(
         _spec("user_list", accounts.handle_user_list, Needs.ADMIN),
         _spec("user_passwd", accounts.handle_user_passwd, Needs.ADMIN, slow=True),
         _spec("user_remove", accounts.handle_user_remove, Needs.ADMIN),
+        _spec("key_add", keys.handle_add, Needs.ADMIN, stores=True),
+        _spec("key_list", keys.handle_list, Needs.ADMIN),
+        _spec("key_remove", keys.handle_remove, Needs.ADMIN),
     ]
 )
 
