@@ -8,14 +8,13 @@ with an old epoch is told; a status is the truth. Source: docs/PROTOCOL.md.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from broker.core.model import Route
 from broker.core.service import Arrival, Finished, Service, Turn
-from broker.wire.codec import unpack_reply
-from broker.wire.envelope import EVENT, OK, BadRequest, decode_request
+from broker.wire.envelope import EVENT, OK, decode_replies, decode_requests
 from clients.session import SLOW
 from tests.simulator.broker import Broker
 from tests.simulator.journal import Journal, Reader
@@ -77,7 +76,6 @@ class Door:
         self._given_now: defaultdict[Reader, set[int]] = defaultdict(set)
         self._tried: Counter[Reader] = Counter()
         self._on_the_way: list[tuple[Route, Reader, int]] = []
-        self._doubt_until = 0
 
     def breach(self, law: str, sentence: str) -> None:
         """Note a breach, the first few in full."""
@@ -114,13 +112,10 @@ class Door:
         if not (arrivals or done or turn.replies):
             return
         self._note_requests(arrivals)
-        if self._broker.faults.troubled:  # what was tried in vain may have counted as given
-            self._doubt_until = max(self._doubt_until, self._broker.engine.mailboxes.last + 1_000)
         acknowledged: list[tuple[Reader, int]] = []
         events: list[tuple[Route, dict[str, Any]]] = []
         for route in turn.replies:
-            for frame in turn.replies[route]:
-                request_id, status, body = unpack_reply(frame)
+            for request_id, status, body in _replies(turn.replies[route]):
                 if status == EVENT:
                     events.append((route, body))
                     continue
@@ -144,12 +139,9 @@ class Door:
     def _note_requests(self, arrivals: Sequence[Arrival]) -> None:
         for route, frames in arrivals:
             for frame in frames or ():
-                try:
-                    request_id, command, _, args = decode_request(frame)
-                except BadRequest:
-                    continue
-                self._open[route].append((request_id, Asked(command, args)))
-                self._time.log(f"{self._who(route)} asks {request_id}: {command} {args}")
+                for request_id, command, _, args in decode_requests(frame)[0]:
+                    self._open[route].append((request_id, Asked(command, args)))
+                    self._time.log(f"{self._who(route)} asks {request_id}: {command} {args}")
 
     def _take(self, route: Route, request_id: int | None) -> Asked | None:
         waiting = self._open[route]
@@ -232,7 +224,7 @@ class Door:
         seq, marked = message["seq"], message.get("redelivered", False)
         if not marked and seq in self._given[reader]:
             self.breach("L7", f"{reader} got {seq} again, without the mark `redelivered`")
-        may = max(self._tried[reader], self._life_began_at - 1, self._doubt_until)
+        may = max(self._tried[reader], self._life_began_at - 1)
         if marked and seq > may:
             self.breach("L7", f"{reader} got {seq} first with the mark `redelivered`")
 
@@ -289,7 +281,7 @@ class Door:
         read = any(self.acknowledged[reader] >= seq for reader in readers)
         reading = read or any(cursor >= seq for reader, cursor in acknowledged if reader in readers)
         given = any(seq in self._given_now[reader] for reader in readers)
-        may = max([self._doubt_until, *(self._tried[reader] for reader in readers)])
+        may = max(self._tried[reader] for reader in readers)
         truth = {
             "stored": not read and not given,
             "delivered": not read and may >= seq,
@@ -305,6 +297,11 @@ class Door:
 
     def _who(self, route: Route) -> str:
         return self._network.peers[route].name
+
+
+def _replies(frames: Sequence[bytes]) -> Iterator[Any]:
+    for frame in frames:
+        yield from decode_replies(frame)
 
 
 def _short(body: Mapping[str, Any]) -> str:

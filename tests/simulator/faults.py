@@ -27,8 +27,10 @@ class Faults:
     """What is going to fail, and when. Every point that can be a last one calls `step`."""
 
     def __init__(self) -> None:
-        #: While True nothing that takes room is stored.
-        self.full = False
+        #: While set, nothing that takes room is stored; what is found out at the ``step`` that needs
+        #: it, or at the ``commit``, when the batch has done much else.
+        self.full: Literal["", "step", "commit"] = ""
+        self._room_taken = False
         self.dead = False
         #: Where the last fault struck, for the log.
         self.struck = ""
@@ -44,7 +46,7 @@ class Faults:
 
     def disarm(self) -> None:
         """Let nothing fail any longer."""
-        self._left, self.full = 0, False
+        self._left, self.full = 0, ""
 
     def step(self, point: str) -> None:
         """Pass a point, or fail there."""
@@ -62,7 +64,19 @@ class Faults:
 
     def take_room(self) -> None:
         """Pass a point at which the disk's room is needed."""
-        if self.full:
+        self._room_taken = True
+        if self.full == "step":
+            self.troubled = True
+            raise StoreFullError
+
+    def begin(self) -> None:
+        """Begin a batch."""
+        self._room_taken = False
+
+    def commit(self) -> None:
+        """Pass the last point before a commit."""
+        self.step(BEFORE)
+        if self.full and self._room_taken:
             self.troubled = True
             raise StoreFullError
 
@@ -91,9 +105,10 @@ class FaultyStore:
 
     @contextmanager
     def batch(self) -> Iterator[None]:
+        self._faults.begin()
         with self._engine.batch():
             yield
-            self._faults.step(BEFORE)
+            self._faults.commit()
         # Also "failed", though it is committed: of a sync that failed nobody knows what it did.
         self._faults.step(AFTER)
 

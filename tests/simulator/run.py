@@ -253,10 +253,10 @@ class _World:
         return self._luck.randint(1, 5), self._luck.choice(points)
 
     def _fill(self) -> None:
-        self.broker.faults.full = True
+        self.broker.faults.full = self._luck.choice(("step", "commit"))
         self.time.after(
             self._luck.choice((0.1, 2, 30)) * SECOND,
-            lambda: setattr(self.broker.faults, "full", False),
+            lambda: setattr(self.broker.faults, "full", ""),
         )
 
     def _restore(self) -> None:
