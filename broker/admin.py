@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Final, Protocol
 from broker.accounts_file import Account, Parsed, parse
 from broker.exits import Exit, ExitError
 from broker.wire.errors import Code, WireError
+from broker.wire.keyfile import KEY_TEXT_BYTES_MAX, is_key, parse_keys
 
 #: Problems of one import file that are shown; the rest are counted.
 _PROBLEMS_SHOWN_MAX: Final = 20
@@ -33,7 +34,7 @@ _BUSY_WAIT_MS_MAX: Final = 1_000
 
 
 class Admin(Protocol):
-    """Carries out ``user_add``, ``user_list``, ``user_passwd`` and ``user_remove``.
+    """Carries out the administrator's commands, ``user_...`` and ``key_...``.
 
     Raises `WireError` with the codes of PROTOCOL, "Commands".
     """
@@ -201,6 +202,46 @@ def _progress(total: int) -> Iterator[Any]:
         yield advance
     finally:
         bar.stop()
+
+
+# --- Keys ------------------------------------------------------------------------------------
+
+
+def key(admin: Admin, args: Namespace) -> int:
+    """Carry out ``args.key_command`` for ``args.user``, and ``args.key`` where that needs one."""
+    if args.key_command == "list":
+        for each in admin.request("key_list", {"user": args.user})["keys"]:
+            print(_plain(each))
+        return Exit.OK
+    public, user = _public_key(args.key), _plain(args.user)
+    admin.request(f"key_{args.key_command}", {"user": args.user, "key": public})
+    if args.key_command == "add":
+        print(f"{public} logs {user} in")
+    else:
+        print(f"{public} logs {user} in no more; its sessions have ended")
+    return Exit.OK
+
+
+def _public_key(given: str) -> str:
+    """Return the public key, or that of a file, which may hold the secret one too.
+
+    Errors: `ExitError`.
+    """
+    if is_key(given):
+        return given
+    path = Path(given).expanduser()
+    try:
+        with path.open("rb") as file:
+            found = parse_keys(file.read(KEY_TEXT_BYTES_MAX).decode()).public
+    except OSError as error:
+        raise ExitError(
+            Exit.USAGE, f"{path} is no key, nor a file that can be read: {error.strerror}"
+        ) from None
+    except ValueError:
+        found = None
+    if found is None:
+        raise ExitError(Exit.USAGE, f"{path} holds no public key: 'kotak keygen' makes them")
+    return found
 
 
 # --- People ----------------------------------------------------------------------------------

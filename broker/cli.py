@@ -53,6 +53,7 @@ accounts (on the broker's machine, whether it runs or not):
   user passwd NAME          set a password
   user remove NAME          remove a user and its mailbox
   user import FILE          add many users from a file
+  user key COMMAND          keys that log a user in: add, list, remove
 
 options:
   -h, --help                this page; kotak help COMMAND, or kotak COMMAND --help, for one
@@ -407,7 +408,7 @@ def _keygen(args: argparse.Namespace) -> int:
 
 def _add_user_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(
-        dest="user_command", metavar="add|list|passwd|remove|import", required=True
+        dest="user_command", metavar="add|list|passwd|remove|import|key", required=True
     )
 
     def command(word: str, text: str, *, user: bool = True) -> argparse.ArgumentParser:
@@ -428,6 +429,25 @@ def _add_user_commands(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--json", action="store_true", help="one JSON array")
     file = command("import", _IMPORT, user=False)
     file.add_argument("file", metavar="FILE", help="the file; - reads it from stdin")
+    key_text = "Keys that log a user in, without a password."
+    _add_key_commands(commands.add_parser("key", help=key_text[:-1], description=key_text))
+
+
+def _add_key_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="key_command", metavar="add|list|remove", required=True)
+    for word, text in (
+        ("add", "Let a key log the user in."),
+        ("list", "List the keys that log the user in."),
+        ("remove", "Let a key log the user in no more; its sessions end."),
+    ):
+        sub = commands.add_parser(word, help=text.partition(".")[0], description=text)
+        sub.add_argument("user", metavar="NAME", help="the user's name")
+        if word != "list":
+            sub.add_argument(
+                "key", metavar="KEY|FILE", help="the public key, or its file (of kotak keygen)"
+            )
+        _add_settings(sub, _USER_SETTINGS)
+        sub.set_defaults(run=_user)
 
 
 _IMPORT: Final = """\
@@ -458,12 +478,13 @@ def _user(args: argparse.Namespace) -> int:
     from broker import admin, server
     from broker.wire.errors import WireError
 
-    run = {
+    run: Callable[[Any, argparse.Namespace], int] = {
         "add": admin.add,
         "list": admin.show,
         "passwd": admin.passwd,
         "remove": admin.remove,
         "import": admin.import_file,
+        "key": admin.key,
     }[args.user_command]
     try:
         create = args.user_command in ("add", "import")

@@ -132,7 +132,7 @@ class AsyncClient(AsyncAsking):
     async def login(
         self,
         user: str,
-        password: str,
+        password: str | None = None,
         *,
         device: str | None = None,
         timeout_ms: int | None = None,

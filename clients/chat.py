@@ -19,8 +19,14 @@ from clients.calls import MAY_BE_STORED, Calls, read_inbox, sentence, waiting_no
 from clients.chat_help import about, overview
 from clients.chat_rooms import Refused, history, room, status
 from clients.display import lost_text, message_text, person, presence_text, safe_line
-from clients.errors import ConnectionFailed, KotakError, RequestTimeout, Unauthorized
-from clients.results import Inbox, Message
+from clients.errors import (
+    BadCredentials,
+    ConnectionFailed,
+    KotakError,
+    RequestTimeout,
+    Unauthorized,
+)
+from clients.results import Inbox, Login, Message
 from clients.room_text import unquoted
 
 NOT_AUTHORIZED: Final = "Error, not authorized"
@@ -80,8 +86,10 @@ class Chat:
         *,
         say: Callable[[str], None],
         ask_password: Callable[[], str | None] | None = None,
+        has_key: bool = False,
     ) -> None:
         self._client = client
+        self._has_key = has_key
         self._say = say
         self._ask_password = ask_password
         self._waiting = partial(waiting_notice, address)
@@ -189,24 +197,29 @@ class Chat:
         self.who = self._user = ""
 
     def _login(self, words: list[str]) -> None:
-        user = words[1]
-        if len(words) > 2:
-            password = words[2]
-        elif self._ask_password is None:
-            self._fail(TOO_FEW_WORDS)
+        answer = self._answer(words[1], words[2] if len(words) > 2 else None)
+        if answer is None:
             return
-        elif (typed := self._ask_password()) is None:
-            return  # the user thought better of it
-        else:
-            password = typed
-        with self._waiting():
-            answer = self._client.login(user, password)
         self.token = answer.token
         self._opened = [*self._opened, answer.token][-SESSIONS_MAX:]
         self._user, self.who = answer.user, person(answer.user, answer.name)
         self.reader = answer.name or answer.user
         self._remember(answer.user)
         self._say(f"username {safe_line(answer.user)} logged in, token {short_token(answer.token)}")
+
+    def _answer(self, user: str, password: str | None) -> Login | None:
+        """Log in; None where there is no password, since nobody can or will give one."""
+        if password is None and self._has_key:
+            with contextlib.suppress(BadCredentials), self._waiting():
+                return self._client.login(user)
+        if password is None and self._ask_password is None:
+            self._fail(TOO_FEW_WORDS)
+        elif password is None and self._ask_password is not None:
+            password = self._ask_password()
+        if password is None:
+            return None
+        with self._waiting():
+            return self._client.login(user, password)
 
     def _chat(self, words: list[str]) -> None:
         to, text = unquoted(words[1]), words[2]

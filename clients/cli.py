@@ -265,7 +265,9 @@ def _add_room(parser: argparse.ArgumentParser) -> None:
 
 def _add_account_commands(add: _Add) -> None:
     parser = add(
-        commands.login, "log in and keep the session; the password is asked for, hidden", "auth"
+        commands.login,
+        "log in and keep the session; the password is asked for, hidden, unless a key is enough",
+        "auth",
     )
     parser.add_argument("user", metavar="USER", help="your user name")
     parser.add_argument(
@@ -297,7 +299,7 @@ def interactive(args: argparse.Namespace, *, connect: Connect = Client) -> int:
         # prompt_toolkit takes longer to load than any other command takes to run.
         from clients.prompt import run_chat
 
-        codes.append(run_chat(call.open, call.address))
+        codes.append(run_chat(call.open, call.address, has_key=call.has_key()))
 
     return run_command(chat, args, connect=connect) or codes[0]
 

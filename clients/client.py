@@ -172,13 +172,15 @@ class Client(Asking):
     def login(
         self,
         user: str,
-        password: str,
+        password: str | None = None,
         *,
         device: str | None = None,
         timeout_ms: int | None = None,
     ) -> Login:
         """Open a session; later calls carry its token.
 
+        Without a password by the key of ``curve``, where that logs the user in; the session is then
+        good with that key only.
         ``device`` (1 to 32 of ``a-z 0-9 . _ -``, a letter or digit first) gives it a reading
         position of its own; without one all sessions of the user share theirs.
         Errors: `BadCredentials`, `Busy`, `BadRequest`. Source: docs/PROTOCOL.md, "Readers".

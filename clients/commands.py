@@ -17,6 +17,7 @@ from broker.wire.limits import TEXT_BYTES_MAX
 from clients.calls import (
     MAY_BE_STORED,
     MESSAGES_PER_RUN_MAX,
+    Calls,
     read_inbox,
     watch_inbox,
 )
@@ -29,9 +30,9 @@ from clients.display import (
     safe_line,
     user_json,
 )
-from clients.errors import ConnectionFailed, KotakError, Unauthorized
+from clients.errors import BadCredentials, ConnectionFailed, KotakError, Unauthorized
 from clients.invocation import Invocation, UsageError
-from clients.results import Inbox, Message
+from clients.results import Inbox, Login, Message
 from clients.session_file import (
     SavedSession,
     SessionFileError,
@@ -68,13 +69,13 @@ def require_reader() -> None:
 def login(call: Invocation) -> None:
     """``kotak login``: open a session, keep it, and end the one that stood in its place.
 
+    The password is asked for where the key that the call encrypts with is not enough.
+
     Errors: `KotakError`, `PasswordInputError`, `SessionFileError` (docs/PROTOCOL.md, "login").
     """
-    user: str = call.args.user
     device: str | None = call.args.device
-    password = call.password(f"Password of {safe_line(user)}: ")
-    with call.open() as client, call.waiting():
-        answer = client.login(user, password, device=device)
+    with call.open() as client:
+        answer = _log_in(call, client)
         replaced = _session_to_end(call)
         write_session(
             call.path,
@@ -94,6 +95,17 @@ def login(call: Invocation) -> None:
             client.logout()
     who = _reader(answer.user, answer.name, device)
     write_line(f"logged in as {who} at {safe_line(call.address)}")
+
+
+def _log_in(call: Invocation, client: Calls) -> Login:
+    user: str = call.args.user
+    device: str | None = call.args.device
+    if call.has_key() and not call.password_given:
+        with contextlib.suppress(BadCredentials), call.waiting():
+            return client.login(user, device=device)
+    password = call.password(f"Password of {safe_line(user)}: ")
+    with call.waiting():
+        return client.login(user, password, device=device)
 
 
 def _reader(user: str, name: str, device: str | None) -> str:

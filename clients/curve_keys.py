@@ -27,11 +27,15 @@ class CurveKeyError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """The broker's public key and the client's pair, each as 40 characters of Z85."""
+    """The broker's public key and the client's pair, each as 40 characters of Z85.
+
+    ``lasting``: the pair is kept, so that the broker may know whose it is.
+    """
 
     server: str
     public: str
     secret: str = field(repr=False)
+    lasting: bool = field(default=False, compare=False)
 
     @classmethod
     def to(cls, server: str) -> Self:
@@ -64,7 +68,7 @@ def read_curve(value: str) -> Curve:
             "'kotak keygen FILE --broker KEY', or give the broker's public key"
         )
     elif keys.public is not None:
-        return Curve(server=keys.server, public=keys.public, secret=keys.secret)
+        return Curve(server=keys.server, public=keys.public, secret=keys.secret, lasting=True)
     raise CurveKeyError(f"{path} has no public key: make it anew with 'kotak keygen'")
 
 

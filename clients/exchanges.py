@@ -88,7 +88,7 @@ def ping() -> Exchange[int]:
     return Exchange("ping", NONE, results.now_ms)
 
 
-def login(user: str, password: str, device: str | None) -> Exchange[Login]:
+def login(user: str, password: str | None, device: str | None) -> Exchange[Login]:
     args = _given(user=user, password=password, device=device)
     return Exchange("login", args, Login.parse, own=None)
 

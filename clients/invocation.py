@@ -63,13 +63,15 @@ class Invocation:
     def open(self, token: str | None = None) -> Calls:
         """Return a client. Errors: `CurveKeyError` (of the keys of the saved session)."""
         if token is None:  # a password is worth no less than a token
-            with contextlib.suppress(SessionFileError):
-                saved = read_session(self.path)
-                if saved and saved.address == self.address:
-                    self._encrypt_as(saved)
+            self._encrypt_as_before()
         return self._connect(
             self.address, token=token, timeout_ms=self.timeout_ms, curve=self._curve
         )
+
+    def has_key(self) -> bool:
+        """Tell whether the call encrypts with a key that may log its user in. Errors: as `open`."""
+        self._encrypt_as_before()
+        return self._curve is not None and self._curve.lasting
 
     def session(self) -> SavedSession:
         """Return the saved session.
@@ -83,6 +85,12 @@ class Invocation:
         self.address, self._device = saved.address, saved.device
         self._encrypt_as(saved)
         return saved
+
+    def _encrypt_as_before(self) -> None:
+        with contextlib.suppress(SessionFileError):
+            saved = read_session(self.path)
+            if saved and saved.address == self.address:
+                self._encrypt_as(saved)
 
     def _encrypt_as(self, saved: SavedSession) -> None:
         """Use the session's keys, or its token would go to whoever is at that address, readable."""
@@ -106,6 +114,11 @@ class Invocation:
         typed = getattr(self.args, "curve", None)
         keys = f" --curve {safe_line(shlex.quote(typed))}" if typed else ""
         return f"kotak login {safe_line(user)}{device}{where}{keys}"
+
+    @property
+    def password_given(self) -> bool:
+        """Tell whether an option says where the password is."""
+        return self.args.password_fd is not None or self.args.password_env is not None
 
     def password(self, prompt: str, *, prefix: str = "", twice: bool = False) -> str:
         return read_password(

@@ -86,16 +86,18 @@ class ChatCompleter(Completer):
                 yield str(known)
 
 
-def run_chat(open_client: Callable[[str | None], Calls], address: str) -> int:
+def run_chat(
+    open_client: Callable[[str | None], Calls], address: str, *, has_key: bool = False
+) -> int:
     """Run the chat on standard input and output until its user leaves.
 
-    ``open_client`` makes a client for a token. At a terminal returns 0; from a file or a pipe, 1
-    where any line ended in an error.
+    ``open_client`` makes a client for a token, ``has_key``: with a key that may log in. At a
+    terminal returns 0; from a file or a pipe, 1 where any line ended in an error.
     """
     at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     with open_client(None) as client:
         ask_password = _ask_password if at_terminal else None
-        chat = Chat(client, address, say=write_line, ask_password=ask_password)
+        chat = Chat(client, address, say=write_line, ask_password=ask_password, has_key=has_key)
         try:
             if at_terminal:
                 _run_terminal(chat, LiveInbox(open_client, write_line))

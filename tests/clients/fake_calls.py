@@ -38,6 +38,8 @@ class FakeBroker:
         self.connected: list[tuple[str, str | None, int]] = []
         #: What each connection was to be encrypted with.
         self.curves: list[Curve | None] = []
+        #: Users by the public keys that log them in.
+        self.keys: dict[str, str] = {}
         self.faults: dict[str, list[BaseException]] = defaultdict(list)
         #: By name; the members are in `members`, whoever may join in `invited`.
         self.rooms: dict[str, Room] = {}
@@ -57,7 +59,7 @@ class FakeBroker:
     ) -> FakeClient:
         self.connected.append((address, token, timeout_ms))
         self.curves.append(curve)
-        return FakeClient(self, token)
+        return FakeClient(self, token, curve)
 
     def put(
         self,
@@ -93,8 +95,9 @@ class FakeBroker:
 
 
 class FakeClient:
-    def __init__(self, broker: FakeBroker, token: str | None) -> None:
+    def __init__(self, broker: FakeBroker, token: str | None, curve: Curve | None) -> None:
         self._broker = broker
+        self._curve = curve
         self.token = token
 
     def __enter__(self) -> Self:
@@ -121,7 +124,7 @@ class FakeClient:
     def login(
         self,
         user: str,
-        password: str,
+        password: str | None = None,
         *,
         device: str | None = None,
         timeout_ms: int | None = None,
@@ -129,11 +132,18 @@ class FakeClient:
         self._call("login")
         self._broker.devices.append(device)
         account = self._broker.accounts.get(user)
-        if account is None or account[0] != password:
+        if account is None or (account[0] != password and not self._by_key(user, password)):
             raise refusal(Code.BAD_CREDENTIALS, "the user name or the password is wrong")
         self.token = f"kt_{len(self._broker.connected)}{len(self._broker.calls):09}secret"
         self._broker.sessions[self.token] = user
         return Login(self.token, user, account[1], 1_800_000_000_000)
+
+    def _by_key(self, user: str, password: str | None) -> bool:
+        return (
+            password is None
+            and self._curve is not None
+            and (self._broker.keys.get(self._curve.public) == user)
+        )
 
     def logout(self, *, timeout_ms: int | None = None) -> None:
         self._call("logout")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import io
 import json
 import sys
@@ -173,3 +174,51 @@ def test_the_way_to_log_in_is_told_with_the_keys_that_were_typed(
 ) -> None:
     assert kotak("whoami", "--curve", BROKER) == 1
     assert "kotak login USER --curve " in capsys.readouterr().err
+
+
+# --- the key as the login --------------------------------------------------------------------
+
+
+@pytest.fixture
+def my_key(broker: FakeBroker, tmp_path: Path, session_path: Path) -> str:
+    """Return a key file of one's own, whose key logs shafwa in."""
+    del session_path
+    pair = Pair.make()
+    write_pair(tmp_path / "me.key", pair, server=BROKER)
+    broker.keys[pair.public] = "shafwa"
+    return str(tmp_path / "me.key")
+
+
+def test_where_the_key_is_enough_no_password_is_asked_for(
+    kotak: Kotak, broker: FakeBroker, my_key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kotak("login", "shafwa", "--device", "phone", "--curve", my_key) == 0
+    assert capsys.readouterr().out.startswith("logged in as Shafwa (shafwa), device phone,")
+    assert broker.devices == ["phone"]
+    assert kotak("login", "shafwa") == 0  # the session knows the file
+
+
+def test_where_the_key_is_not_enough_the_password_is_asked_for(
+    kotak: Kotak, broker: FakeBroker, my_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(getpass, "getpass", lambda _: "prp")
+    assert kotak("login", "fadly", "--curve", my_key) == 0
+    assert broker.calls == ["login", "login"]
+
+
+def test_a_password_that_is_given_is_used_and_a_key_for_the_occasion_is_not_tried(
+    kotak: Kotak, broker: FakeBroker, my_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kotak(*LOGIN, "--curve", my_key) == 0
+    monkeypatch.setattr(getpass, "getpass", lambda _: "mks")
+    assert kotak("login", "shafwa", "--curve", BROKER) == 0
+    assert broker.calls == ["login", "login", "logout"]
+
+
+def test_the_chat_logs_in_by_key_too(
+    kotak: Kotak, broker: FakeBroker, my_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("login shafwa\nlogin fadly\nlogin fadly prp\n"))
+    assert kotak("--curve", my_key) == 1  # the second one needs its password
+    assert broker.calls[:3] == ["login", "login", "login"]
+    assert not broker.sessions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -154,3 +155,37 @@ def test_the_text_client_talks_to_an_encrypted_text_door(tmp_path: Path) -> None
         assert "user aktif: shafwa" in told.out
         assert "is not trusted" in run("text", broker.text, "--tls", typed=typed).out
         assert "this door speaks TLS" in run("text", broker.text, typed=typed).out
+
+
+def test_a_key_of_an_account_is_the_login_and_its_token_is_good_for_that_key_alone(
+    tmp_path: Path,
+) -> None:
+    key, me = tmp_path / "broker.key", str(tmp_path / "me.key")
+    public = run("keygen", str(key)).out.strip()
+    mine = run("keygen", me, "--broker", public).out.strip()
+    data, session = tmp_path / "data", tmp_path / "session.json"
+    env = {"KOTAK_SESSION_FILE": str(session)}
+    with Serving(data, "--demo", "--curve-key", str(key)) as broker:
+        login = ("login", "shafwa", "--broker", broker.zmq, "--curve", me)
+        unknown = run(*login, env=env)
+        assert unknown.code == Exit.USAGE  # it would have asked for the password
+        assert run("user", "key", "add", "shafwa", f"{me}.pub", "--data", str(data)).code == Exit.OK
+        assert run(*login, env=env).code == Exit.OK
+        for words in (("send", "shafwa", "hai"), ("inbox",), ("watch", "--help"), ("whoami",)):
+            assert run(*words, env=env).code == Exit.OK
+
+        stolen = run("whoami", "--curve", public, env=env)
+        assert stolen.code == Exit.REFUSED
+        assert "not logged in" in stolen.err
+        token = json.loads(session.read_text())["token"]
+        with socket.create_connection(broker.text_address, 30) as peer:
+            peer.sendall(f"kotakmasuk {token}\r\n".encode())
+            assert b"Informasi tidak ditemukan" in peer.recv(65_536)
+
+        again = broker.stop()
+    assert again.code == Exit.OK
+    with Serving(data, "--demo", "--curve-key", str(key), zmq=broker.zmq) as broker:
+        assert run("whoami", env=env).code == Exit.OK
+        assert run("user", "key", "list", "shafwa", "--data", str(data)).out == f"{mine}\n"
+        assert run("user", "key", "remove", "shafwa", mine, "--data", str(data)).code == Exit.OK
+        assert run("whoami", env=env).code == Exit.REFUSED
