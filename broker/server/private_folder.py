@@ -12,10 +12,12 @@ from typing import Final
 from broker.exits import Exit, ExitError
 from broker.stores.folder import ADMIN_FILE, DATABASE_FILE, LOCK_FILE, DataFolder
 from broker.stores.sqlite_epoch import WITNESS_NAME
+from broker.stores.sqlite_schema import NEW_SUFFIX
 from broker.transports.private_file import exposure
 
 _FILES: Final = (
     DATABASE_FILE,
+    f"{DATABASE_FILE}{NEW_SUFFIX}",
     f"{DATABASE_FILE}-wal",
     f"{DATABASE_FILE}-shm",
     WITNESS_NAME,

@@ -71,6 +71,15 @@ class DataFolder:
         self.close()
 
 
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder last: syncing a file keeps its content, not its name."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def was_used(path: Path) -> bool:
     """Tell whether a broker has ever held this folder; False where it cannot be looked into."""
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from broker.core.model import Epoch, Lost
+from broker.stores.folder import sync_folder
 
 log = logging.getLogger("kotak.store")
 
@@ -60,6 +61,8 @@ class Witness:
                 file.flush()
                 os.fsync(file.fileno())  # a power cut must not leave a spoilt one
             new.replace(self._path)
+            # ... nor an older one under its name: that would look like an old backup.
+            sync_folder(self._path.parent)
         except OSError as error:
             log.warning("%s cannot be written: %s", self._path.name, error.strerror)
             return False

@@ -9,12 +9,16 @@ import errno
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 from broker.core.ports import StoreUnusableError
+from broker.stores.folder import sync_folder
 
+#: What a database is called, behind its name, until it is whole.
+NEW_SUFFIX: Final = ".new"
 #: "Kotk": marks the file as ours.
 APPLICATION_ID: Final = 0x4B6F746B
 
@@ -50,22 +54,17 @@ def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
     """
     existed = path.exists()
     _check_files(path, existed=existed)
-    if not existed:
-        path.touch(0o600)  # SQLite gives its other files the mode of the first
     try:
-        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        if not existed:
+            _create(path)
+        database = _connect(path)
         try:
-            _examine(database, path, existed=existed, check=check)
-            if not existed:
-                # Counts only before the first table: lets the file become shorter in small steps.
-                database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            _examine(database, path, check=existed and check)
             _configure(database)
             _migrate(database)
             _extend_wal(database, path)
         except BaseException:
             database.close()
-            if not existed:
-                path.unlink()  # an empty one would be taken for damage
             raise
     except (sqlite3.Error, OSError) as error:
         raise StoreUnusableError(
@@ -73,6 +72,28 @@ def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
             "or choose another folder with --data; the file was left as it is"
         ) from error
     return database
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+def _create(path: Path) -> None:
+    """Make an empty database, whole on the disk before it has its name.
+
+    Whatever ends the process or the power meanwhile, the next start finds it whole or not at all.
+    """
+    new = path.with_name(path.name + NEW_SUFFIX)
+    new.unlink(missing_ok=True)  # of a first start that was cut short: nothing was stored in it
+    new.touch(0o600)  # SQLite gives its other files the mode of the first
+    with closing(_connect(new)) as database:
+        # Counts only before the first table: lets the file become shorter in small steps.
+        database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        database.execute("PRAGMA journal_mode = MEMORY")  # no other file: half of it is thrown away
+        _fully_sync(database)
+        _migrate(database)
+    new.replace(path)
+    sync_folder(path.parent)
 
 
 def _check_files(path: Path, *, existed: bool) -> None:
@@ -90,14 +111,12 @@ def _check_files(path: Path, *, existed: bool) -> None:
         )
 
 
-def _examine(database: sqlite3.Connection, path: Path, *, existed: bool, check: bool) -> None:
+def _examine(database: sqlite3.Connection, path: Path, *, check: bool) -> None:
     """Refuse a file of somebody else's, of a newer version, or with damage."""
-    if not existed:
-        return
     mark = _pragma(database, "application_id")
     version = _pragma(database, "user_version")
     if (mark, version) == (0, 0) and not _tables(database):
-        return  # the first start was interrupted before anything could be stored
+        return  # an older version's first start was cut short before anything could be stored
     if mark != APPLICATION_ID:
         raise StoreUnusableError(
             f"{path} is not a Kotak database: choose another folder with --data"
@@ -114,8 +133,7 @@ def _examine(database: sqlite3.Connection, path: Path, *, existed: bool, check: 
 
 
 def _configure(database: sqlite3.Connection) -> None:
-    for name in _FULL_FSYNC:
-        database.execute(f"PRAGMA {name} = 1")
+    _fully_sync(database)
     for name, wanted in _PRAGMAS.items():
         database.execute(f"PRAGMA {name} = {wanted}")
         found = _pragma(database, name)
@@ -123,6 +141,11 @@ def _configure(database: sqlite3.Connection) -> None:
             raise StoreUnusableError(
                 f"SQLite would not set {name} to {wanted} (it is {found}); the promise needs it"
             )
+
+
+def _fully_sync(database: sqlite3.Connection) -> None:
+    for name in _FULL_FSYNC:
+        database.execute(f"PRAGMA {name} = 1")
 
 
 def _migrate(database: sqlite3.Connection) -> None:

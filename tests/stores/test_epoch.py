@@ -13,7 +13,6 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -230,9 +229,14 @@ def test_the_witness_never_runs_ahead_of_what_is_committed(path: Path, witness: 
     assert seen(witness)["last"] == 6
 
 
-def fail_to_replace(number: int) -> Callable[..., Any]:
-    def replace(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
+def fail_to_replace(number: int) -> Callable[[Path, Path], Path]:
+    """Let the witness, and it alone, not come by its name."""
+    succeed = Path.replace
+
+    def replace(new: Path, to: Path) -> Path:
+        if to.name == WITNESS_NAME:
+            raise OSError(number, os.strerror(number))
+        return succeed(new, to)
 
     return replace
 

@@ -112,13 +112,14 @@ def test_what_the_promise_needs_is_set(store: SqliteStore, name: str, value: obj
     assert pragma(store, name) == value
 
 
-def test_a_setting_that_does_not_stick_is_refused_and_leaves_no_file(
+def test_a_setting_that_does_not_stick_is_refused_and_the_next_start_begins_anew(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sqlite_schema._PRAGMAS, "page_size", 123)
     with pytest.raises(StoreUnusableError, match="would not set page_size"):
         open_at(path)
-    assert contents(path.parent) == {}, "the next start must be able to begin anew"
+    monkeypatch.undo()
+    make(path, "m1")
 
 
 @pytest.mark.parametrize(("number", "opens"), [(errno.ENOSPC, True), (errno.EIO, False)])
@@ -179,7 +180,7 @@ def test_one_connection_does_everything(path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(sqlite3, "connect", counted)
     make(path, "m1", "m2")
-    assert len(made) == 1
+    assert made == [(path.with_name("kotak.db.new"),), (path,)], "one makes the file, one uses it"
 
 
 def test_every_file_is_for_its_owner_only(path: Path) -> None:
@@ -316,6 +317,19 @@ def test_a_first_start_that_was_killed_does_not_lock_out_the_second(path: Path) 
     database.close()
     assert path.stat().st_size > 0
     make(path, "m1")
+
+
+def test_a_first_start_that_was_cut_short_leaves_nothing_that_counts(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_schema, "MIGRATIONS", (*MIGRATIONS, "broken here;"))
+    with pytest.raises(StoreUnusableError, match="cannot be used"):
+        open_at(path)
+    assert not path.exists()
+    monkeypatch.undo()
+    path.with_name("kotak.db.new").write_bytes(b"torn by a power cut")
+    make(path, "m1")
+    assert {each.name for each in path.parent.iterdir()} == {"kotak.db", "kotak.seen"}
 
 
 # --- migrations ------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from broker.core.ports import StoreUnusableError
 from tests.proof.disk.course import DONE, Course
 from tests.proof.disk.interposer import Interposer
 from tests.proof.disk.model import Disk, put_back
@@ -47,11 +46,6 @@ def test_a_broker_with_clients_loses_nothing_and_keeps_their_tokens(library: Pat
     assert cuts.cycles == CUTS_PER_KILL
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=StoreUnusableError,
-    reason="until the first bytes are synced there is an empty database, which is called damaged",
-)
 def test_a_first_start_that_was_cut_short_may_be_repeated(library: Path, tmp_path: Path) -> None:
     """Nothing can be lost yet, so nothing may be refused."""
     data, cut = tmp_path.resolve() / "data", tmp_path / "cut"
@@ -67,7 +61,6 @@ def test_a_first_start_that_was_cut_short_may_be_repeated(library: Path, tmp_pat
         model.apply(entry)
 
 
-@pytest.mark.xfail(strict=True, reason="the folder is not synced when the witness has got its name")
 def test_a_power_cut_is_not_taken_for_an_old_backup(library: Path, tmp_path: Path) -> None:
     """A new epoch tells every client that history was lost. None was."""
     data, cut = tmp_path.resolve() / "data", tmp_path / "cut"
