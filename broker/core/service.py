@@ -31,7 +31,7 @@ from broker.core.replies import Answers, Frames, Outcome, Replies
 from broker.core.rooms import Rooms
 from broker.core.sessions import Session, Sessions, check_key
 from broker.core.subscriptions import Subscriptions
-from broker.wire.envelope import BadRequest, decode_request
+from broker.wire.envelope import BadRequest, check_request, decode_requests
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import FRAMES_PER_MESSAGE_MAX, NOTICE_SENDER
 
@@ -116,6 +116,8 @@ class Service:
         )
         self._push = Push(store, self._sessions, self._subscriptions, self._replies)
         self._slow_requests = 0
+        #: Connections whose requests of this turn came several to a frame: so may the replies.
+        self._together: set[Route] = set()
         self._full = False
         self._tidying = False
         self._tidy_at_ms = 0
@@ -149,12 +151,13 @@ class Service:
     def turn(self, arrivals: Sequence[Arrival], finished: Sequence[Finished], now_ms: int) -> Turn:
         """Handle a batch: all of it commits, or all of it is answered with an error."""
         self._slow_requests -= len(finished)
+        self._together.clear()
         try:
             try:
                 answers, jobs = self._batch(arrivals, finished, now_ms)
             except StoreFullError:
                 answers, jobs = self._batch_when_full(arrivals, finished, now_ms)
-            frames = self._replies.encode(answers)
+            frames = self._replies.encode(answers, self._together)
             self._push.add_events(frames, now_ms)
             return Turn(frames, jobs, failed=False)
         except StoreFailedError:  # also in the second attempt, or while names are looked up
@@ -194,6 +197,7 @@ class Service:
         """Run handlers inside one batch of the store and collect what they return, by route."""
         ctx = self._context
         ctx.now_ms = now_ms
+        ctx.paged.clear()
         answers: Answers = {}
         jobs: list[Job] = []
         heard = self._subscriptions.heard
@@ -265,16 +269,36 @@ class Service:
         jobs: list[Job],
     ) -> None:
         """Handle the requests of one message; whatever is in them, each gets its answer."""
-        request_id: int | None
-        result: Outcome
         ctx.route = route
         for frame in frames:
+            try:
+                requests, together = decode_requests(frame)
+            except BadRequest as error:
+                replies.append((None, error))
+                continue
+            if together and len(frames) > 1:
+                replies.append((None, _too_many_frames()))
+                continue
+            if together:
+                self._together.add(route)
+            self._handle_requests(ctx, requests, replies, jobs)
+
+    def _handle_requests(
+        self,
+        ctx: Context,
+        requests: Sequence[Any],
+        replies: list[tuple[int | None, Outcome]],
+        jobs: list[Job],
+    ) -> None:
+        request_id: int | None
+        result: Outcome
+        for request in requests:
             request_id = None
             try:
-                request_id, command, token, args = decode_request(frame)
+                request_id, command, token, args = check_request(request)
                 result = self._run(ctx, command, token, args)
                 if type(result) is Deferred:
-                    jobs.append(Job(route, request_id, result))
+                    jobs.append(Job(ctx.route, request_id, result))
                     self._slow_requests += 1
                     continue
             except BadRequest as error:
@@ -304,6 +328,13 @@ class Service:
             self._admit(spec)
         return spec.handle(ctx, spec.parse(args))
 
+    @staticmethod
+    def _check_special(ctx: Context, session: Session) -> None:
+        """Refuse a session that is no user's, or that is bound to another key."""
+        if not session.user:
+            raise WireError(Code.FORBIDDEN, "the administrator has no mailbox: log in as a user")
+        check_key(session, ctx.key_of(ctx.route))
+
     def _authorize(self, ctx: Context, spec: CommandSpec, token: str | None) -> None:
         """Set the session, or refuse: every case but a user's command with a token."""
         if token is None:
@@ -311,6 +342,8 @@ class Service:
                 return
             raise WireError(Code.UNAUTHORIZED, "this command needs a token: log in first")
         ctx.session = self._sessions.resolve(token, ctx.now_ms)
+        if ctx.session.key:
+            check_key(ctx.session, ctx.key_of(ctx.route))
         if spec.needs is Needs.ADMIN and not self._sessions.is_admin(ctx.session):
             raise WireError(Code.FORBIDDEN, "only the administrator may do this")
 
@@ -328,13 +361,6 @@ class Service:
         if isinstance(outcome, Exception):
             return _fault(outcome)
         if self._full:  # every slow request ends with a session or an account to be written
-    @staticmethod
-    def _check_special(ctx: Context, session: Session) -> None:
-        """Refuse a session that is no user's, or that is bound to another key."""
-        if not session.user:
-            raise WireError(Code.FORBIDDEN, "the administrator has no mailbox: log in as a user")
-        check_key(session, ctx.key_of(ctx.route))
-
             return _storage_full()
         try:
             return job.deferred.finish(ctx, outcome)
@@ -342,8 +368,6 @@ class Service:
             return error
         except (StoreFullError, StoreFailedError):
             raise
-        if ctx.session.key:
-            check_key(ctx.session, ctx.key_of(ctx.route))
         except Exception as error:  # noqa: BLE001 - as above
             return _fault(error)
 
@@ -364,7 +388,8 @@ class Service:
 
     def _refuse_all(self, arrivals: Sequence[Arrival], finished: Sequence[Finished]) -> Frames:
         error = _unavailable("the broker's disk failed: try again with the same id")
-        return self._replies.encode(self._answers_to_all(arrivals, finished, error))
+        answers = self._answers_to_all(arrivals, finished, error)
+        return self._replies.encode(answers, self._together)
 
     @staticmethod
     def _answers_to_all(
@@ -377,9 +402,18 @@ class Service:
         for route, frames in arrivals:
             replies = answers.setdefault(route, [])
             for frame in frames or ():
-                with suppress(BadRequest):  # it will be told so when it comes again
-                    replies.append((decode_request(frame)[0], error))
+                replies += [(request_id, error) for request_id in _ids_in(frame)]
         return answers
+
+
+def _ids_in(frame: bytes) -> list[int]:
+    """Return the ids of a frame's requests; who sent a bad one is told so when it comes again."""
+    ids: list[int] = []
+    with suppress(BadRequest):
+        for request in decode_requests(frame)[0]:
+            with suppress(BadRequest):
+                ids.append(check_request(request)[0])
+    return ids
 
 
 def _fault(error: Exception) -> WireError:
@@ -402,5 +436,6 @@ def _storage_full() -> WireError:
 def _too_many_frames() -> WireError:
     return WireError(
         Code.BAD_REQUEST,
-        f"a message may carry {FRAMES_PER_MESSAGE_MAX} requests at most: none was carried out",
+        f"a message may carry {FRAMES_PER_MESSAGE_MAX} requests at most, in a frame each or all in "
+        "one frame: none was carried out",
     )

@@ -23,8 +23,11 @@ from broker.wire.limits import FRAME_BYTES_MAX, FRAMES_PER_MESSAGE_MAX
 MESSAGES_PER_TURN_MAX: Final = 512
 #: Request frames in one turn at most (the message that crosses it is still taken whole).
 REQUESTS_PER_TURN_MAX: Final = 2_048
-#: Messages queued by libzmq for a peer that does not read, and from one that floods.
-QUEUE_MESSAGES_MAX: Final = 10_000
+#: Messages queued by libzmq from a peer that floods: then TCP slows it down.
+INCOMING_MESSAGES_MAX: Final = 1_000
+#: ... and for one that does not read, beside what TCP holds: a message is that of a turn, of a few
+#: kilobytes of receipts as a rule, and of megabytes where pages are asked for.
+OUTGOING_MESSAGES_MAX: Final = 100
 #: Milliseconds for a peer to complete ZeroMQ's handshake; libzmq waits 30 s by default.
 HANDSHAKE_MS: Final = 5_000
 #: Milliseconds between heartbeats to silent peers, and until one counts as gone.
@@ -39,20 +42,20 @@ _NOBLOCK: Final = int(zmq.NOBLOCK)
 _NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 _RCVMORE: Final = int(zmq.RCVMORE)
 
-_OPTIONS: Final[Mapping[int, int]] = {
-    zmq.ROUTER_MANDATORY: 1,  # tell us about a peer that is gone or does not read
-    zmq.ROUTER_HANDOVER: 0,  # nobody may take over a living peer's routing id
 #: Where a connection at an encrypted door has no key: our own, by inproc.
 _NO_KEY: Final = bytes(KEY_CHARS)
 
+_OPTIONS: Final[Mapping[int, int]] = {
+    zmq.ROUTER_MANDATORY: 1,  # tell us about a peer that is gone or does not read
+    zmq.ROUTER_HANDOVER: 0,  # nobody may take over a living peer's routing id
     zmq.MAXMSGSIZE: FRAME_BYTES_MAX,
     zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
     zmq.HEARTBEAT_IVL: HEARTBEAT_MS,
     zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
     zmq.HEARTBEAT_TTL: HEARTBEAT_TIMEOUT_MS,
     zmq.TCP_KEEPALIVE: 1,
-    zmq.SNDHWM: QUEUE_MESSAGES_MAX,
-    zmq.RCVHWM: QUEUE_MESSAGES_MAX,
+    zmq.SNDHWM: OUTGOING_MESSAGES_MAX,
+    zmq.RCVHWM: INCOMING_MESSAGES_MAX,
     zmq.LINGER: LINGER_MS,
     zmq.BACKLOG: BACKLOG_CONNECTIONS,
 }
@@ -76,11 +79,11 @@ class Router:
         self._socket = context.socket(zmq.ROUTER)
         for option, value in _OPTIONS.items():
             self._socket.setsockopt(option, value)
+        #: Of the key that a route begins with.
+        self._key_bytes = 0 if curve_secret is None else KEY_CHARS
         if curve_secret is not None:
             self._encrypt(curve_secret)
         self._bell = context.socket(zmq.PAIR)
-        #: Of the key that a route begins with.
-        self._key_bytes = 0 if curve_secret is None else KEY_CHARS
         self._bell_rope = context.socket(zmq.PAIR)
         for end in (self._bell, self._bell_rope):
             end.setsockopt(zmq.LINGER, 0)
@@ -132,7 +135,7 @@ class Router:
                         break
                 else:
                     arrivals.append((route, frames))
-                room -= len(frames)
+                room -= requests_in(frames[0]) if len(frames) == 1 else len(frames)
         return arrivals
 
     def wait(self, timeout_ms: int) -> None:
@@ -174,14 +177,14 @@ class Router:
             send(frame, _NOBLOCK_MORE)
         send(frames[last], _NOBLOCK)
 
-    def close(self) -> None:
-        """Close the door; replies under way have ``LINGER_MS`` to leave."""
-        for socket in (self._socket, self._bell, self._bell_rope):
     def key_of(self, route: bytes) -> str | None:
         """Return the public key that a connection has proved to be its own; None for no key."""
         key = route[: self._key_bytes]
         return key.decode() if key not in (b"", _NO_KEY) else None
 
+    def close(self) -> None:
+        """Close the door; replies under way have ``LINGER_MS`` to leave."""
+        for socket in (self._socket, self._bell, self._bell_rope):
             socket.close()
 
     def _skip_message(self) -> None:

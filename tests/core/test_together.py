@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.core.ports import StoreFailedError
+from broker.core.ports import StoreFailedError, StoreLimits
 from broker.wire.codec import unpack_reply
 from broker.wire.envelope import join
 from broker.wire.errors import Code
@@ -86,3 +86,16 @@ def test_a_store_that_fails_answers_each_of_them(world: World) -> None:
     world.store.commit_faults = [StoreFailedError()]
     (together,) = replies(world, [join(chats(world, ann, 3))])
     assert [body["code"] for _, _, body in together] == [Code.UNAVAILABLE] * 3
+
+
+def test_pages_that_are_asked_for_at_once_are_bounded_in_bytes() -> None:
+    world = World(limits=StoreLimits())
+    ann = world.user("ann")
+    for number in range(16):
+        world.ok("chat", ann, to="ann", text="x" * 65_536, id=f"m{number}")
+    frames = [world.frame("kotakmasuk", ann), world.frame("history", ann)] * 4
+    answers = replies(world, [join(frames)])
+    codes = [body["code"] for _, _, body in answers[0]]
+    pages = [answer for answer in answers if answer[1] == "OK"]
+    assert (len(pages), codes) == (4, [Code.BUSY] * 4)
+    assert world.ok("kotakmasuk", ann)["messages"], "the next turn has room again"

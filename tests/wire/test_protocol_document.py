@@ -70,6 +70,7 @@ def test_the_table_of_limits_is_what_hello_tells() -> None:
         "devices a user": limits.DEVICES_PER_USER_MAX,
         "keys a user": limits.KEYS_PER_USER_MAX,
         "rooms a user": limits.ROOMS_PER_USER_MAX,
+        "invitations a user": limits.INVITATIONS_PER_USER_MAX,
         "silence of a subscriber": limits.SUBSCRIBER_SILENCE_MS,
     }
 
@@ -91,8 +92,10 @@ def number(pattern: str) -> int:
         (r"up to (\d+) request frames", limits.FRAMES_PER_MESSAGE_MAX),
         (r"of more than (\d+) frames is answered", limits.FRAMES_PER_MESSAGE_MAX),
         (r"frame over ([\d ]+) bytes", limits.FRAME_BYTES_MAX),
-        (r"or maps of more than (\d+) items", limits.ARRAY_ITEMS_MAX),
-        (r"or maps of more than (\d+) items", limits.MAP_PAIRS_MAX),
+        (r"as are arrays\s+of more than (\d+) items", limits.ARRAY_ITEMS_MAX),
+        (r"a single frame with an array of up to (\d+) requests", limits.ARRAY_ITEMS_MAX),
+        (r"request, \.\.\.\]\s+1 to (\d+)", limits.FRAMES_PER_MESSAGE_MAX),
+        (r"maps of more than (\d+), and", limits.MAP_PAIRS_MAX),
         (r"name the client \(1-(\d+) characters", limits.CLIENT_CHARS_MAX),
         (r"`text`: 1 to ([\d ]+) bytes", limits.TEXT_BYTES_MAX),
         (r"`id`: 1 to (\d+) characters", limits.MESSAGE_ID_CHARS_MAX),

@@ -22,6 +22,13 @@ from broker.core.subscriptions import Subscriptions
 PRESENCE_MS: Final = 60_000
 
 
+#: Text in pages that one connection is given in a turn: who asks for many at once and does not read
+#: them would otherwise cost a megabyte a request. The page that crosses it is still given whole.
+PAGED_BYTES_PER_TURN_MAX: Final = 4_194_304
+#: When to ask for the next page then, in milliseconds.
+PAGED_RETRY_MS: Final = 50
+
+
 class Deferred(NamedTuple):
     """Slow work: ``work`` runs without the baton, ``finish`` in a later batch with its outcome."""
 
@@ -68,10 +75,12 @@ class Context:
     rates: SendRates | None
     #: The broker's name and version, for `hello`.
     server: str
+    #: The key that a connection has proved to be its own; None where it is not encrypted.
+    key_of: Callable[[Route], str | None]
     now_ms: int = 0
+    #: Text that each connection was given in pages in this turn, in bytes.
+    paged: dict[Route, int] = field(default_factory=dict)
     #: The connection that the request came through.
     route: Route = b""
     #: Set wherever the command's `Needs` is not NOTHING.
     session: Session = None  # type: ignore[assignment]  # an Optional would be checked everywhere
-    #: The key that a connection has proved to be its own; None where it is not encrypted.
-    key_of: Callable[[Route], str | None]

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from broker.core.handlers.context import Context, Inbox, Result
+from collections.abc import Iterable
+
+from broker.core.handlers.context import (
+    PAGED_BYTES_PER_TURN_MAX,
+    PAGED_RETRY_MS,
+    Context,
+    Inbox,
+    Result,
+)
 from broker.core.mailbox import text_bytes
-from broker.core.model import Lost, Page
+from broker.core.model import Lost, Message, Page
 from broker.wire import commands
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import EVENT_BYTES_MAX, INBOX_BYTES_MAX, SEQ_MAX, TEXT_BYTES_MAX
@@ -30,9 +38,11 @@ def handle_chat(ctx: Context, args: commands.ChatArgs) -> Result:
 
 
 def handle_kotakmasuk(ctx: Context, args: commands.InboxArgs) -> Result:
-    """Return a page of what waits, taking nothing."""
+    """Return a page of what waits, taking nothing. Errors: ``busy``."""
+    _check_paged(ctx)
     user, after = ctx.session.user, args.after or 0
     page = ctx.store.read(user, ctx.session.device, after, args.limit, INBOX_BYTES_MAX)
+    _count_paged(ctx, page.messages)
     return Inbox(user, page, _lost(ctx, page, after, args.epoch))
 
 
@@ -77,8 +87,9 @@ def handle_unsubscribe(ctx: Context, _: commands.NoArgs) -> Result:
 
 
 def handle_history(ctx: Context, args: commands.HistoryArgs) -> Result:
-    """Return a page of what is kept, read or not. Errors: ``no_such_room``."""
-    return ctx.store.history(
+    """Return a page of what is kept, read or not. Errors: ``no_such_room``, ``busy``."""
+    _check_paged(ctx)
+    history = ctx.store.history(
         ctx.session.user,
         args.of,
         before=args.before,
@@ -86,6 +97,8 @@ def handle_history(ctx: Context, args: commands.HistoryArgs) -> Result:
         limit=args.limit,
         bytes_max=INBOX_BYTES_MAX,
     )
+    _count_paged(ctx, history.messages)
+    return history
 
 
 def handle_status(ctx: Context, args: commands.StatusArgs) -> Result:
@@ -99,6 +112,19 @@ def handle_status(ctx: Context, args: commands.StatusArgs) -> Result:
     raise WireError(
         Code.NO_SUCH_MESSAGE, "you sent no such message, or it is no longer kept by the broker"
     )
+
+
+def _check_paged(ctx: Context) -> None:
+    """Refuse another page to a connection that was given enough in this turn."""
+    if ctx.paged.get(ctx.route, 0) >= PAGED_BYTES_PER_TURN_MAX:
+        raise WireError(
+            Code.BUSY, "you ask for too many pages at once: ask again in a moment", PAGED_RETRY_MS
+        )
+
+
+def _count_paged(ctx: Context, messages: Iterable[Message]) -> None:
+    given = sum(text_bytes(message.text) for message in messages)
+    ctx.paged[ctx.route] = ctx.paged.get(ctx.route, 0) + given
 
 
 def _check_size(text: str, bytes_max: int) -> None:
