@@ -6,6 +6,8 @@ Source: docs/PROTOCOL.md, "Transport".
 
 from __future__ import annotations
 
+import ctypes
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -76,6 +78,7 @@ class Router:
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], *, curve_secret: str | None = None
     ) -> None:
+        _shuffle_numbers()
         self._socket = context.socket(zmq.ROUTER)
         for option, value in _OPTIONS.items():
             self._socket.setsockopt(option, value)
@@ -197,6 +200,16 @@ class Router:
         with suppress(zmq.Again):
             while True:
                 self._bell.recv(_NOBLOCK)
+
+
+def _shuffle_numbers() -> None:
+    """Let libzmq number the connections of the next ROUTER from where nobody can foresee.
+
+    It takes the first number from rand() without seeding it, and ends the process where a client
+    has named itself by the number that comes next: so the second client could stop any broker.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # no such libc: Windows
+        ctypes.CDLL(None).srand(secrets.randbits(32))
 
 
 def _with_key(frame: zmq.Frame) -> bytes:

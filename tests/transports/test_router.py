@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -52,6 +54,24 @@ def drain_until(router: Router, messages: int) -> list[Arrival]:
         router.wait(WAIT_MS)
         arrivals += router.drain()
     return arrivals
+
+
+def test_the_number_that_libzmq_gives_the_first_connection_cannot_be_foreseen() -> None:
+    """Else its next one could be taken beforehand, and the connection that gets it would crash."""
+    program = (
+        "import zmq; from broker.transports.router import Router\n"
+        "context = zmq.Context(); router = Router(context); router.bind('inproc://here')\n"
+        "peer = context.socket(zmq.DEALER); peer.connect('inproc://here'); peer.send(b'')\n"
+        "router.wait(10_000); print(router.drain()[0][0].hex())\n"
+        "peer.close(0); router.close(); context.term()"
+    )
+    ids = {
+        subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, timeout=60
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(ids) == 2
 
 
 def test_a_message_may_carry_several_requests_and_replies_share_one_message(
