@@ -435,6 +435,9 @@ class SqliteStore:
 
 def _judged(error: sqlite3.Error) -> Exception:
     """Tell a full disk, which passes, from an engine that can no longer be trusted."""
+    name = getattr(error, "sqlite_errorname", None)
+    if name is None:  # of the module, not of the engine: its text may quote a message
+        return StoreFailedError("a value in the database cannot be decoded: it is damaged")
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return StoreFullError(str(error))
-    return StoreFailedError(f"{getattr(error, 'sqlite_errorname', 'SQLite')}: {error}")
+    return StoreFailedError(f"{name}: {error}")

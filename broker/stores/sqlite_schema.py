@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from broker.core.ports import StoreUnusableError
 from broker.stores.folder import sync_folder
+from broker.stores.sqlite_epoch import WITNESS_NAME
+from broker.stores.sqlite_wal import damaged
 
 #: What a database is called, behind its name, until it is whole.
 NEW_SUFFIX: Final = ".new"
@@ -55,11 +57,12 @@ def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
     existed = path.exists()
     _check_files(path, existed=existed)
     try:
-        if not existed:
+        if existed:
+            _look(path, check=check)
+        else:
             _create(path)
         database = _connect(path)
         try:
-            _examine(database, path, check=existed and check)
             _configure(database)
             _migrate(database)
             _extend_wal(database, path)
@@ -76,6 +79,26 @@ def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+def _look(path: Path, *, check: bool) -> None:
+    """Examine a database and its log before anything is written.
+
+    Through a connection that cannot write where there is a log: another one would move the log
+    into the database as it is closed, even where the file was refused.
+    """
+    wal = path.with_name(path.name + "-wal")
+    name = f"{path.absolute().as_uri()}?mode=ro" if wal.exists() else path.absolute().as_uri()
+    with closing(sqlite3.connect(name, uri=True, isolation_level=None)) as database:
+        _examine(database, path, check=check)
+        # Without the witness what is lost will be announced: somebody has removed it to go on.
+        if check and path.with_name(WITNESS_NAME).exists() and damaged(wal):
+            raise StoreUnusableError(
+                f"{wal.name}, the log of {path}, is damaged: messages stand behind a place that "
+                "cannot be read. Restore a backup; or, to go on without them, remove "
+                f"{WITNESS_NAME} beside it: clients are told then that messages may be lost. "
+                "It was left as it is"
+            )
 
 
 def _create(path: Path) -> None:

@@ -1,10 +1,10 @@
-"""Kills in the migration from schema 1 to the present one, at each of its statements and within.
+"""Kills in the migrations from schema 1 to the present one, at each statement and within.
 
     python -m tests.proof.kills.migration FOLDER STATEMENT STEPS     one attempt, which dies there
 
 A process dies before the ``STATEMENT``-th statement of the migration, or once SQLite's machine has
-made ``STEPS`` thousand steps in it (0: not so). Then the file must be of the one schema or of the
-other, whole, and a start must find everything that was in it.
+made ``STEPS`` thousand steps in it (0: not so). Then the file must be of one schema or of
+another, whole, and a start must find everything that was in it.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class _Attempts:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema")}
         self._result.left[version] = self._result.left.get(version, 0) + 1
-        if version not in (1, len(sqlite_schema.MIGRATIONS)):
+        if not 1 <= version <= len(sqlite_schema.MIGRATIONS):
             yield f"a file of version {version}"
         elif ("cursors" in tables) != (version == 1) or ("readers" in tables) != (version > 1):
             yield f"a file of version {version} with the tables {sorted(tables)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.stores.sqlite_schema import MIGRATIONS
 from tests.proof.disk.course import Course
 from tests.proof.disk.running import ROOT, live
 from tests.proof.disk.verdict import judge
@@ -34,9 +35,9 @@ def test_a_broker_killed_before_and_after_its_reply_keeps_what_it_answered() -> 
 
 
 def test_a_migration_that_is_killed_leaves_the_one_schema_or_the_other() -> None:
-    migrations = kill_migrations(17, 1, seed=1)
+    migrations = kill_migrations(30, 1, seed=1)
     assert not migrations.breaches, "\n".join(migrations.breaches)
-    assert set(migrations.left) == {1, 2}
+    assert {1, len(MIGRATIONS)} <= set(migrations.left)
     assert migrations.killed == sum(migrations.left.values())
 
 

@@ -7,7 +7,8 @@ what was there; a refusal to start, with one line that says what to do and exit 
 exit code 6 when the damaged place is read; a loss that is announced (a new epoch whose lost range
 holds all that is gone). Never are: less than was there in silence, an empty start, a traceback.
 
-What is counted and not called a breach: a value that changed within a row of the database. SQLite
-keeps no checksums of its pages, so a flip in a text, a name, an id or a cursor is a valid row with
-another content. The figures say how often.
+What is counted and not called a breach: a log whose last commit cannot be read, or that is shorter
+than it was, since a power cut leaves the same; and a value that changed within a row of the
+database. SQLite keeps no checksums of its pages, so a flip in a text, a name, an id or a cursor is
+a valid row with another content. The figures say how often.
 """

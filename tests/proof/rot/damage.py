@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import struct
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 SECTOR_BYTES: Final = 512
 PAGE_BYTES: Final = 4_096
+_LOG_HEADER_BYTES: Final = 32
+_FRAME_BYTES: Final = 24
 
 
 class Kind(StrEnum):
@@ -30,6 +33,15 @@ class Damage(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.file}: {self.kind} at {self.offset}"
+
+
+def commits_in(log: bytes, offset: int) -> int:
+    """Count the commits of a log that begin to be unreadable at ``offset``, or stand behind it."""
+    (page_bytes,) = struct.unpack_from(">I", log, 8)
+    step, salts = _FRAME_BYTES + page_bytes, log[16:24]
+    first = max(0, offset - _LOG_HEADER_BYTES) // step
+    places = range(_LOG_HEADER_BYTES + first * step, len(log) - _FRAME_BYTES, step)
+    return sum(log[at + 8 : at + 16] == salts and any(log[at + 4 : at + 8]) for at in places)
 
 
 def damage(file: str, content: bytes, used: int, rng: random.Random) -> Damage:

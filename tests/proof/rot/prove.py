@@ -18,7 +18,7 @@ from tests.proof.disk.model import put_back
 from tests.proof.disk.prove import Row
 from tests.proof.disk.running import scratch
 from tests.proof.part import Part, Show, Size, Work, row
-from tests.proof.rot.damage import Damage, damage
+from tests.proof.rot.damage import Damage, Kind, commits_in, damage
 from tests.proof.rot.folders import DATABASE_FILE, Folder, make_folders, used_bytes
 from tests.proof.rot.start import FORBIDDEN, Found, Outcome, start
 
@@ -56,6 +56,8 @@ def _one(place: Path, folder: Folder, done: Damage, result: Rot, number: int) ->
     image = {**folder.image, done.file: done.content}
     put_back(place, image)
     found = start(place, folder.content)
+    if found.outcome is Outcome.LOST and _may_be_unfinished(folder, done):
+        found = found._replace(outcome=Outcome.UNFINISHED)
     result.outcomes[found.outcome] += 1
     where = f"seed {number}, {folder.name}, {done}"
     if found.outcome in FORBIDDEN:
@@ -63,6 +65,15 @@ def _one(place: Path, folder: Folder, done: Damage, result: Rot, number: int) ->
     elif found.outcome is Outcome.REFUSED:
         put_back(place, image)
         result.breaches += [f"{where}: {each}" for each in _refusal(place, found, result)]
+
+
+def _may_be_unfinished(folder: Folder, done: Damage) -> bool:
+    """Tell whether a power cut could have left this: the last commit, or less of a log."""
+    if done.file != LOG_FILE:
+        return False
+    # A frame that lost its own mark of a commit does not count: hence of what is left of the log.
+    whole = folder.image[LOG_FILE][:32] + done.content[32:]
+    return done.kind is Kind.CUT or commits_in(whole, done.offset) <= 1
 
 
 def _refusal(place: Path, found: Found, result: Rot) -> Iterator[str]:

@@ -17,13 +17,18 @@ _PAGE = 500
 
 
 class Outcome(StrEnum):
-    """What a start may lead to; the last three must not be."""
+    """What a start may lead to; the last three must not be.
+
+    ``UNFINISHED``: what is gone is what a power cut may leave: the log's last commit, or a log that
+    is shorter. Nothing in the folder tells the two apart.
+    """
 
     EXACT = "exact"
     REFUSED = "refused"
     STOPPED = "stopped when it was read"
     ANNOUNCED = "loss announced"
     CHANGED = "a row's value changed unnoticed"
+    UNFINISHED = "taken for an unfinished end"
     LOST = "LOST IN SILENCE"
     INVENTED = "ROWS THAT WERE NOT THERE"
     FAULT = "FAULT"
@@ -50,7 +55,8 @@ def start(folder: Path, before: Content) -> Found:
     with closing(store):
         try:
             after = read_content(store)
-            for user in USERS:
+            known = {user for user, *_ in after.rows["accounts"].values()}
+            for user in known.intersection(USERS):
                 _drain(store, user)
         except (StoreFailedError, sqlite3.Error) as error:
             return Found(Outcome.STOPPED, str(error))

@@ -22,7 +22,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Folder]:
     return make_folders(tmp_path_factory.mktemp("rot"), seed=1)
 
 
-@pytest.mark.parametrize("file", [DATABASE_FILE, WITNESS_NAME])
+@pytest.mark.parametrize("file", [DATABASE_FILE, LOG_FILE, WITNESS_NAME])
 def test_a_damaged_file_is_refused_or_read_and_nothing_is_less_in_silence(file: str) -> None:
     done = rot(file, 20, seed=2)
     assert not done.breaches, "\n".join(done.breaches)
@@ -93,7 +93,7 @@ def test_a_damage_changes_its_file_and_a_seed_repeats_it() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("file", [DATABASE_FILE, WITNESS_NAME])
+@pytest.mark.parametrize("file", [DATABASE_FILE, LOG_FILE, WITNESS_NAME])
 def test_200_damages(file: str) -> None:
     done = rot(file, 200, seed=3)
     assert not done.breaches, "\n".join(done.breaches)
