@@ -46,8 +46,12 @@ class Clock:
         self._last_ms = 0
 
     def __call__(self) -> int:
-        self._last_ms = max(self._last_ms, self._time.now // 1_000 + _START_MS + self.jumped_ms)
+        self._last_ms = max(self._last_ms, self.machine_ms())
         return self._last_ms
+
+    def machine_ms(self) -> int:
+        """Return what the machine's clock says, which may go back."""
+        return self._time.now // 1_000 + _START_MS + self.jumped_ms
 
     def restart(self) -> None:
         """Begin with what the machine's clock says."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -131,20 +131,22 @@ def disks() -> Iterator[Disks]:
         yield Disks(Path(folder))
 
 
-class _Luck:
-    """Stands for `secrets` where an epoch is drawn."""
+class _Chance:
+    """Stands for `secrets` and for `time` where an epoch is begun."""
 
-    def __init__(self, luck: Random) -> None:
+    def __init__(self, luck: Random, now_ms: Callable[[], int]) -> None:
         self.randbelow = luck.randrange
+        self.time_ns = lambda: now_ms() * 1_000_000
 
 
 @contextmanager
-def repeatable(luck: Random) -> Iterator[None]:
-    """Take chance out of the broker: epochs are drawn from ``luck``, sets are in one order."""
-    drawn = _Luck(luck)
+def repeatable(luck: Random, now_ms: Callable[[], int]) -> Iterator[None]:
+    """Take chance out of the broker: epochs are of ``luck`` and ``now_ms``, sets in one order."""
+    chance = _Chance(luck, now_ms)
     with (
-        patch.object(memory, "secrets", drawn),
-        patch.object(sqlite_epoch, "secrets", drawn),
+        patch.object(memory, "secrets", chance),
+        patch.object(sqlite_epoch, "secrets", chance),
+        patch.object(sqlite_epoch, "time", chance),
         # By default a hash is an address, and by it goes the order in which a set is walked.
         patch.object(Subscription, "__hash__", lambda self: self.number),
     ):

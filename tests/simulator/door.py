@@ -48,7 +48,9 @@ class _Receiver:
 
     reader: Reader
     window: int
-    pushed: set[int] = field(default_factory=set)
+    ended: bool = False
+    #: By sequence: the room that each was said in.
+    pushed: dict[int, str | None] = field(default_factory=dict)
 
 
 class Door:
@@ -185,6 +187,8 @@ class Door:
             else:
                 receiver = _Receiver(reader, body["window"])
                 self._receivers[route, body["subscription"]] = receiver
+        elif asked.command == "room_leave":
+            self._forget_room(reader.user, asked.args["room"])
         elif asked.command == "status":
             self._judge_status(asked, body, now_ms, acknowledged)
 
@@ -242,19 +246,28 @@ class Door:
         reader = receiver.reader
         self._time.log(f"{reader} is pushed {_short(body)}")
         if body["kind"] == "ended":
-            del self._receivers[route, body["subscription"]]
+            receiver.ended = True  # told again where it had no room for that
             return
+        if receiver.ended:
+            self.breach("door", f"{reader} is pushed to after the end of its subscription")
         messages = body["messages"]
         self._judge_messages(route, reader, messages, now_ms)
         pushed_at = self._network.peers[route].pushed_at
         for each in messages:
             pushed_at.setdefault(each["seq"], self._time.now)
         cursor = self.acknowledged[reader]
-        receiver.pushed = {seq for seq in receiver.pushed if seq > cursor}
-        receiver.pushed.update(each["seq"] for each in messages)
+        pushed = receiver.pushed | {each["seq"]: each.get("room") for each in messages}
+        receiver.pushed = {seq: room for seq, room in pushed.items() if seq > cursor}
         if len(receiver.pushed) > receiver.window:
             count, window = len(receiver.pushed), receiver.window
             self.breach("window", f"{reader} has {count} unacknowledged, its window is {window}")
+
+    def _forget_room(self, user: str, room: str) -> None:
+        """What was said in a room is nothing to acknowledge for somebody who has left it."""
+        for receiver in self._receivers.values():
+            if receiver.reader.user == user:
+                kept = {seq: said for seq, said in receiver.pushed.items() if said != room}
+                receiver.pushed = kept
 
     def _note_company(self, events: Sequence[tuple[Route, dict[str, Any]]]) -> None:
         """Of several that share a cursor and are pushed to at once, the order is not known."""

@@ -212,12 +212,16 @@ class _Duties:
 
 
 def vanished(journal: Journal) -> Iterator[str]:
-    """Tell of messages with a time to live that nobody got, and that have not expired."""
+    """Tell of messages to a user that nobody got, and that have not expired.
+
+    What a reader was told to be lost, since another one had read it long before, was got by that.
+    """
     duties, unclear = _Duties(journal), _unclear(journal)
     got = {(each.sender, each.id) for given in journal.given for each in given.messages}
     for send in journal.sends:
         key = (send.sender, send.id)
-        if send.ttl_ms is None or send.answer != OK or send.state == "expired":
+        if key in got or key in unclear or send.answer != OK or send.state == "expired":
             continue
-        if key not in got | unclear and not send.to.startswith("#") and not duties.undone([send]):
-            yield f"{send.id} was answered OK, and is neither read nor expired: {send.state}"
+        if not send.to.startswith("#") and not duties.undone([send]):
+            told = "" if send.state is None else f", and its state is told to be {send.state}"
+            yield f"{send.id} was answered OK and never read by anybody{told}"

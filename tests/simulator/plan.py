@@ -105,7 +105,8 @@ def plan_of(seed: int) -> Plan:
         failures=0.0 if memory else rate(0.7, at=0.4),
         full=rate(1.0, at=0.4),
         restores=rate(0.6, at=1.0) if restored else 0.0,
-        jumps=rate(0.2, at=0.3),
+        # Whoever puts back a copy twice has a clock that does not go back meanwhile.
+        jumps=0.0 if restored else rate(0.2, at=0.3),
         ahead_ms_max=60_000 if purging else 12 * 3_600_000,
         cuts=rate(3.0),
         holes=rate(0.5, at=0.3),

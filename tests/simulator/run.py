@@ -51,8 +51,9 @@ class Result:
 def run(seed: int, place: Disks, trace: Callable[[str], None] | None = None) -> Result:
     """Carry out the run of a seed; ``trace`` is handed each event as a line."""
     logging.getLogger("kotak").setLevel(logging.CRITICAL + 1)
-    with repeatable(Random(f"epochs {seed}")):
-        return _World(plan_of(seed), place, trace).carry_out()
+    world = _World(plan_of(seed), place, trace)
+    with repeatable(Random(f"epochs {seed}"), world.broker.clock.machine_ms):
+        return world.carry_out()
 
 
 class _World:
@@ -137,10 +138,11 @@ class _World:
         end = int(self.plan.minutes * MINUTE)
         self.time.run(end)
         self._heal()
-        settled = self._run_until(self._is_settled, SETTLED_MAX)
-        if not settled:
+        if not self._run_until(self._is_settled, SETTLED_MAX):
             self.door.breach("starved", f"8 minutes after the last fault: {self._unsettled()}")
         self._drain()
+        if self.time.exhausted:
+            self.door.breach("starved", f"{self.time.events:,} events, and no end of them")
         return self._judge()
 
     # --- the end ---------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ class _World:
 
     def _run_until(self, done: Callable[[], bool], at_most: int) -> bool:
         end = self.time.now + at_most
-        while self.time.now < end and not done():
+        while self.time.now < end and not done() and not self.time.exhausted:
             self.time.run(min(self.time.now + _LOOK_US, end))
         return done()
 
@@ -309,7 +311,8 @@ class _World:
 
     def _kill(self) -> None:
         node = self._luck.choice([each for each in self._nodes if " comes" not in each.name])
-        node.die(self._luck.choice((0.01, 1, 10)) * SECOND)
+        # A device may also stay away for longer than messages are kept.
+        node.die(self._luck.choice((0.01, 1, 10, 10, 400)) * SECOND)
 
 
 def _limits(plan: Plan) -> StoreLimits:

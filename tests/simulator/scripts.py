@@ -18,6 +18,8 @@ from tests.simulator.node import Node, Script, Wait, answer
 from tests.simulator.plan import MINUTE, SECOND
 
 PASSWORD: Final = "password"
+#: After these a user gives a message up. With room on the disk again, the same one is sent again.
+_FINAL: Final = REFUSALS - {"storage_full"}
 Steps = Generator[Wait, None, Any]
 
 
@@ -155,7 +157,7 @@ class Sender:
         if code is not None:
             send.answer, send.t1 = code, node.time.now
         node.time.log(f"{node.name} learns of {send.id}: {code} {send.seq or ''}")
-        if code == OK or code in REFUSALS:
+        if code == OK or code in _FINAL:
             del self._open[send.id]
 
     def _learn_state(self, node: Node, send: Send) -> Steps:
