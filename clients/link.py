@@ -39,7 +39,11 @@ _HEARTBEAT_TIMEOUT_MS: Final = 30_000
 _ENDS: Final[dict[int, str]] = {
     zmq.EVENT_DISCONNECTED: "the broker closed the connection",
     zmq.EVENT_CLOSED: "the connection was refused or timed out",
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the peer does not speak ZeroMQ",
+    # A broker that encrypts may have closed before its greeting was read, which would tell.
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: (
+        "the peer broke off the handshake: it asks for encryption (--curve with its public key), "
+        "or does not speak ZeroMQ"
+    ),
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the peer does not speak this ZeroMQ",
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the broker could not judge the connection's key",
 }
