@@ -166,11 +166,23 @@ def test_loadtest_runs_from_any_folder_with_its_words_untouched(
     assert ended.stdout == f"{tmp_path} room --members a b\n"
 
 
+def test_prove_runs_from_any_folder_with_its_words_untouched(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    package = checkout.root / "tests/proof/prove"
+    package.mkdir(parents=True)
+    (package / "__main__.py").write_text("import os, sys; print(os.getcwd(), *sys.argv[1:])\n")
+    ended = checkout.run("scripts/prove", "--only", "rot", "--json", "a b", cwd=tmp_path)
+    assert ended.stdout == f"{tmp_path} --only rot --json a b\n"
+
+
 def test_test_installs_the_dev_extra_and_leaves_slow_tests_out(checkout: Checkout) -> None:
     ended = checkout.run("scripts/test", "-k", "a or b")
     assert ended.stdout == "pytest -m not slow -k a or b\n"
     assert checkout.calls[1].endswith(f"{checkout.root}[dev]")
     assert checkout.run("scripts/test", "-x", "--slow").stdout == "pytest -x\n"
+    covered = checkout.run("scripts/test", "--coverage", "-x").stdout
+    assert covered == "pytest -m not slow --cov --cov-report=term-missing:skip-covered -x\n"
     assert checkout.run("scripts/kotak").stderr == ""  # dev holds what the runtime needs
 
 
@@ -267,7 +279,15 @@ def test_a_venv_that_cannot_be_made_says_why(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["scripts/broker", "scripts/kotak", "scripts/test", "scripts/loadtest", ".ci/run"]
+    "script",
+    [
+        "scripts/broker",
+        "scripts/kotak",
+        "scripts/test",
+        "scripts/loadtest",
+        "scripts/prove",
+        ".ci/run",
+    ],
 )
 def test_every_script_is_executable_and_stops_at_the_first_error(script: str) -> None:
     path = ROOT / script
