@@ -37,6 +37,7 @@ from broker.core.ports import (
     StoreUnusableError,
 )
 from broker.core.retention import STEP_ROWS, Retention, Row
+from broker.stores.sqlite_checkpoint import Wal, abandon, end
 from broker.stores.sqlite_epoch import WITNESS_NAME, Witness, settle
 from broker.stores.sqlite_log import MessageLog
 from broker.stores.sqlite_records import Records
@@ -56,6 +57,7 @@ class SqliteStore:
         self._limits = limits
         self.mailboxes = Mailboxes(limits)
         self._writing = False
+        self._failed = False  # then nothing is written any more
         # Of this batch, not yet handed to SQLite: messages, column after column; what expires;
         # cursors of (mailbox, device).
         self._staged: list[Any] = []
@@ -71,9 +73,10 @@ class SqliteStore:
         self._committed = 0  # the highest sequence that is
         self._witness = Witness(path.with_name(WITNESS_NAME))
         try:
+            self._wal = Wal(path, self._run)
             self.epoch: Epoch = self._rebuild()
-        except sqlite3.Error as error:
-            self._database.close()
+        except (sqlite3.Error, OSError) as error:
+            end(self._database, error)
             raise StoreUnusableError(
                 f"the database {path} cannot be read ({error}): restore a backup"
             ) from error
@@ -82,6 +85,8 @@ class SqliteStore:
 
     @contextmanager
     def batch(self) -> Iterator[None]:
+        if self._failed:
+            raise StoreFailedError("the engine failed before: reopen it")
         try:
             try:
                 yield
@@ -90,9 +95,19 @@ class SqliteStore:
                 self._roll_back()
                 raise
         except sqlite3.Error as error:  # of the commit, or of the rollback
-            raise _judged(error) from error
+            raise self._judged(error) from error
         self.mailboxes.commit()
         self._committed = self.mailboxes.last
+        if self._wal.due:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Move the log into the database. Errors: `StoreFailedError`.
+
+        A full disk is none: the batch stands in the log, and the next one tries again.
+        """
+        with suppress(StoreFullError):
+            self._wal.checkpoint()
 
     def _commit(self) -> None:
         if self._staged:
@@ -132,7 +147,12 @@ class SqliteStore:
         try:
             return self._database.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise _judged(error) from error
+            raise self._judged(error) from error
+
+    def _judged(self, error: sqlite3.Error) -> Exception:
+        judged = _judged(error)
+        self._failed = self._failed or isinstance(judged, StoreFailedError)
+        return judged
 
     def _flush(self) -> None:
         """Hand the staged rows to SQLite."""
@@ -426,10 +446,15 @@ class SqliteStore:
                 self.mailboxes.remember(*row)
 
     def close(self) -> None:
-        """Empty the WAL into the database, if the disk lets us, and close it."""
-        with suppress(sqlite3.Error):  # what was committed is in the WAL, and read back from it
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Empty the WAL into the database and close it; leave both alone where the disk failed."""
+        with suppress(StoreFullError, StoreFailedError):  # what was committed is in the WAL
+            if not self._failed:
+                self._run("PRAGMA wal_checkpoint(TRUNCATE)")
+        if self._failed:
+            abandon(self._database)
+            return
         self._database.close()
+        self._wal.close()
         self._witness.write(self.epoch.number, self._committed)
 
 

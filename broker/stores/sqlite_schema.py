@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.core.ports import StoreUnusableError
+from broker.stores import sqlite_checkpoint
 from broker.stores.folder import sync_folder
 from broker.stores.sqlite_epoch import WITNESS_NAME
 from broker.stores.sqlite_wal import damaged
@@ -30,16 +31,11 @@ MIGRATIONS: Final[Sequence[str]] = tuple(
     for name in ("sqlite_schema.sql", "sqlite_schema_2.sql", "sqlite_schema_3.sql")
 )
 
-#: WAL pages before a commit checkpoints them (4 KiB each): rarer is cheaper, at up to 16 MiB.
-_CHECKPOINT_PAGES: Final = 4_000
-#: What those pages take in the file: each has a header of 24 bytes, the whole one of 32.
-_WAL_BYTES: Final = 32 + _CHECKPOINT_PAGES * (4_096 + 24)
-
 #: Set on the connection and read back: a build or a file may have other defaults.
 _PRAGMAS: Final = {
     "journal_mode": "wal",
     "synchronous": 2,  # FULL: the WAL is synced before a commit returns
-    "wal_autocheckpoint": _CHECKPOINT_PAGES,
+    "wal_autocheckpoint": 0,  # ours, in sqlite_checkpoint.py: SQLite's keeps its errors to itself
     "foreign_keys": 1,
     "mmap_size": 0,  # a failing disk must raise an error, not a signal
     "temp_store": 2,
@@ -66,8 +62,8 @@ def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
             _configure(database)
             _migrate(database)
             _extend_wal(database, path)
-        except BaseException:
-            database.close()
+        except BaseException as error:
+            sqlite_checkpoint.end(database, error)
             raise
     except (sqlite3.Error, OSError) as error:
         raise StoreUnusableError(
@@ -198,7 +194,7 @@ def _extend_wal(database: sqlite3.Connection, path: Path) -> None:
         return  # somebody reads: what is in the WAL must stay
     try:
         with path.with_name(path.name + "-wal").open("r+b") as wal:
-            wal.write(bytes(_WAL_BYTES))
+            wal.write(bytes(sqlite_checkpoint.WAL_BYTES))
             wal.flush()
             os.fsync(wal.fileno())
     except OSError as error:

@@ -519,20 +519,23 @@ def test_no_room_in_a_step_is_no_bug_of_one_request(store: SqliteStore) -> None:
 class FaultyConnection:
     """A connection whose statements of one kind fail as a dying disk's do."""
 
-    def __init__(self, real: sqlite3.Connection, fails: str) -> None:
-        self._real = real
+    def __init__(
+        self, real: sqlite3.Connection, fails: str, code: int = sqlite3.SQLITE_IOERR
+    ) -> None:
+        self.real = real
         self.fails = fails
+        self._code = code
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         if self.fails and statement.startswith(self.fails):
             error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            error.sqlite_errorcode = self._code
             error.sqlite_errorname = "SQLITE_IOERR"
             raise error
-        return self._real.execute(statement, *values)
+        return self.real.execute(statement, *values)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
+        return getattr(self.real, name)
 
 
 def remove(store: SqliteStore) -> None:
@@ -563,7 +566,7 @@ STEPS: dict[str, Callable[[SqliteStore], object]] = {
 
 @pytest.mark.parametrize("statement", list(STEPS))
 def test_an_io_error_anywhere_says_that_the_store_failed_and_undoes_the_batch(
-    store: SqliteStore, statement: str
+    store: SqliteStore, path: Path, statement: str
 ) -> None:
     send(store, "m1")
     faulty = FaultyConnection(store._database, statement)
@@ -571,8 +574,12 @@ def test_an_io_error_anywhere_says_that_the_store_failed_and_undoes_the_batch(
     with pytest.raises(StoreFailedError, match="SQLITE_IOERR: disk I/O error"):
         STEPS[statement](store)
     faulty.fails = ""
-    assert ids(store) == ["m1"]
     assert not faulty.in_transaction
+    with pytest.raises(StoreFailedError, match="failed before"):
+        ids(store)
+    again = open_at(path)
+    assert ids(again) == ["m1"]
+    again.close()
 
 
 def refuse_and_fail_to_roll_back(store: SqliteStore) -> None:

@@ -143,7 +143,7 @@ def main(folder: Path, course: Course) -> int:
         if course.synchronous is not None:  # late: what is caught is lost messages, not lost users
             store.set_pragma("synchronous", course.synchronous)
         if course.checkpoint_pages is not None:
-            store.set_pragma("wal_autocheckpoint", course.checkpoint_pages)
+            store.checkpoint_at(course.checkpoint_pages)
         _say(open=time.monotonic_ns(), epoch=store.epoch)
         Life(store, course).live()
     except StoreFailedError as error:

@@ -66,6 +66,10 @@ class StoreCalls:
         rows = self._store._database.execute(f"PRAGMA {name} = {value}")
         return [list(row) for row in rows]
 
+    def checkpoint_at(self, pages: int) -> None:
+        """Move the log into the database as soon as it has so many pages."""
+        self._store._wal.pages_max = pages
+
     def damage(self) -> str:
         """Return what SQLite finds wrong with the file, ``ok`` for nothing."""
         rows = self._store._database.execute("PRAGMA integrity_check").fetchall()

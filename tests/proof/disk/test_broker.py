@@ -74,8 +74,6 @@ def test_a_disk_that_fails_once_ends_the_broker_and_a_restart_recovers(
     assert messages[0].seq == first.seq
 
 
-@pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="closing the store moves the log into the database")
 def test_a_broker_whose_sync_failed_does_not_sync_again(machine: Machine) -> None:
     """A second sync may report success for pages that the kernel has dropped."""
     with machine.client("ann") as client:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.core import service
-from broker.stores import sqlite, sqlite_log, sqlite_schema
+from broker.stores import sqlite, sqlite_checkpoint, sqlite_log
 from broker.stores.folder import DATABASE_FILE
 from broker.transports import router
 
@@ -26,7 +26,7 @@ _INTO_CHECKPOINT_S: Final = 0.002
 #: What is replaced, for this process alone.
 _SERVICE: Final[Any] = service
 _SQLITE: Final[Any] = sqlite
-_SCHEMA: Final[Any] = sqlite_schema
+_WAL: Final[Any] = sqlite_checkpoint
 _STORE: Final[Any] = sqlite.SqliteStore
 _LOG: Final[Any] = sqlite_log.MessageLog
 _ROUTER: Final[Any] = router.Router
@@ -138,7 +138,7 @@ def _at_statements(count: Countdown) -> None:
 
 def _in_checkpoint(number: int, database: Path) -> None:
     """Soon after the file was written to for the ``number``-th time: only a checkpoint does."""
-    _SCHEMA._PRAGMAS = {**_SCHEMA._PRAGMAS, "wal_autocheckpoint": _CHECKPOINT_PAGES}
+    _WAL.CHECKPOINT_PAGES = _CHECKPOINT_PAGES
 
     def watch() -> None:
         rng = random.Random(number)

@@ -30,7 +30,7 @@ def fill(folder: Path, messages: int, log_mib: int) -> None:
     engine, now_ms = store._store, time.time_ns() // 1_000_000
     for first in range(0, messages, _BATCH):
         if first >= messages - kept:
-            store.set_pragma("wal_autocheckpoint", 0)
+            store.checkpoint_at(sys.maxsize)
         with store.batch():
             for number in range(first, min(first + _BATCH, messages)):
                 to = USERS[number % len(USERS)]
