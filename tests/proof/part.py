@@ -22,6 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from clients.errors import KotakError
+from tests.load.broker_process import BrokerError
 from tests.proof.disk.prove import Row
 
 _BREACHES_SHOWN_MAX: Final = 3
@@ -61,7 +63,7 @@ def carry_out(part: Part, sizes: Mapping[str, int], seed: int, show: Show) -> li
         began = time.monotonic()
         try:
             done = work()
-        except AssertionError as error:
+        except (AssertionError, BrokerError, KotakError) as error:
             done = row(f"{part.name}, row {number}", "not finished", [str(error) or "it failed"])
         done.seconds = round(time.monotonic() - began, 1)
         rows.append(done)
