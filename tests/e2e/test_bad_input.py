@@ -241,6 +241,14 @@ GOOD: dict[str, dict[str, Any]] = {
     "user_on": {"after": CANARY},
     "subscribe": {"window": 1, "after": 0},
     "unsubscribe": {},
+    "history": {"of": "sent", "before": 9, "limit": 1},
+    "status": {"to": "fadly", "seq": 1},
+    "rooms": {},
+    "room_create": {"room": "#new"},
+    "room_invite": {"room": "#new", "user": "afif"},
+    "room_join": {"room": "#new"},
+    "room_leave": {"room": "#new"},
+    "room_members": {"room": "#new", "after": CANARY},
     "register": {"user": "new", "password": CANARY, "name": CANARY},
     "passwd": {"password": CANARY, "new_password": CANARY},
     "user_add": {"user": "new", "password": CANARY, "name": CANARY},
@@ -251,7 +259,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "key_list": {"user": "afif"},
     "key_remove": {"user": "afif", "key": "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"},
 }
-OPTIONAL = {"client", "limit", "after", "name", "window"}
+OPTIONAL = {"client", "limit", "after", "before", "of", "name", "window"}
 WRONG_TYPES: tuple[Any, ...] = (None, True, 1.5, b"bytes", [], {}, [CANARY])
 
 
@@ -282,7 +290,7 @@ def test_spoilt_arguments_are_refused_and_nothing_is_carried_out(
         token = None if command in ("hello", "login", "register") else honest.client.token
         code = peer.refusal(peer.request(command, token, **args))
         allowed = {Code.BAD_REQUEST, Code.TOO_LARGE}
-        if command.startswith("user_") and command != "user_on":
+        if command.startswith(("user_", "key_")) and command != "user_on":
             allowed = {Code.FORBIDDEN}
         if command == "register":
             allowed.add(Code.FORBIDDEN)
