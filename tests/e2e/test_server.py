@@ -98,7 +98,7 @@ def test_a_taken_address_changes_nothing_in_a_folder_that_was_there(data: Path, 
 @pytest.mark.parametrize("wanted", ["192.0.2.1:9", "no.such.host.invalid:9"])
 @pytest.mark.parametrize("door", ["text", "http"])
 def test_an_address_that_is_not_ours_is_one_line(data: Path, door: str, wanted: str) -> None:
-    ended = serve_in_vain(data, **{door: wanted})
+    ended = serve_in_vain(data, "--insecure-public", **{door: wanted})
     assert ended.code == 4
     assert f"the {door} door cannot open at {wanted}: " in complaint(ended)
 
@@ -142,7 +142,7 @@ def cut_short(data: Path) -> None:
 
 def empty(data: Path) -> None:
     data.mkdir(mode=0o700)
-    (data / "kotak.db").touch()
+    (data / "kotak.db").touch(0o600)
 
 
 def foreign(data: Path) -> None:
@@ -150,6 +150,7 @@ def foreign(data: Path) -> None:
     with sqlite3.connect(data / "kotak.db") as database:
         database.execute("CREATE TABLE diary (day)")
     database.close()
+    (data / "kotak.db").chmod(0o600)
 
 
 def newer(data: Path) -> None:
