@@ -376,8 +376,10 @@ class Service:
     def _batch_when_full(
         self, arrivals: Sequence[Arrival], finished: Sequence[Finished], now_ms: int
     ) -> tuple[Answers, list[Job]]:
-        """Run a batch again without what takes room: reading and acknowledging go on."""
-        log.error("no room in the store: messages are refused until there is")
+        """Run a batch again without what takes room: reading and acknowledging go on.
+
+        The store says so in the log, once for as long as it lasts.
+        """
         self._full = self._sessions.sparing = True
         try:
             return self._batch(arrivals, finished, now_ms)

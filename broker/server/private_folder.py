@@ -11,6 +11,7 @@ from typing import Final
 
 from broker.exits import Exit, ExitError
 from broker.stores.folder import ADMIN_FILE, DATABASE_FILE, LOCK_FILE, DataFolder
+from broker.stores.sqlite_ballast import BALLAST_NAME
 from broker.stores.sqlite_epoch import WITNESS_NAME
 from broker.stores.sqlite_schema import NEW_SUFFIX
 from broker.transports.private_file import exposure
@@ -21,6 +22,7 @@ _FILES: Final = (
     f"{DATABASE_FILE}-wal",
     f"{DATABASE_FILE}-shm",
     WITNESS_NAME,
+    BALLAST_NAME,
     ADMIN_FILE,
     LOCK_FILE,
 )

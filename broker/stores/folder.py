@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -15,6 +16,11 @@ LOCK_FILE: Final = "broker.lock"
 DATABASE_FILE: Final = "kotak.db"
 #: Where the running broker says how to administer it.
 ADMIN_FILE: Final = "admin.json"
+
+#: What a file system without room says.
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: Zeros of one write.
+_FILL_BYTES: Final = 1_048_576
 
 
 class FolderHeldError(StoreUnusableError):
@@ -78,6 +84,27 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def fill(path: Path, size_bytes: int) -> bool:
+    """Write zeros into a file from its beginning, and sync it: so much room is taken then.
+
+    Where there is not so much, empty the file and return False. Errors: `OSError`, otherwise.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        left = size_bytes
+        while left:
+            left -= os.write(handle, bytes(min(left, _FILL_BYTES)))
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        os.ftruncate(handle, 0)
+        return False
+    finally:
+        os.close(handle)
+    return True
 
 
 def was_used(path: Path) -> bool:

@@ -8,7 +8,7 @@ however many messages. One connection does all writing and all checkpoints.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -37,11 +37,12 @@ from broker.core.ports import (
     StoreUnusableError,
 )
 from broker.core.retention import STEP_ROWS, Retention, Row
+from broker.stores.sqlite_ballast import Ballast, SparingError
 from broker.stores.sqlite_checkpoint import Wal, abandon, end
 from broker.stores.sqlite_epoch import WITNESS_NAME, Witness, settle
 from broker.stores.sqlite_log import MessageLog
 from broker.stores.sqlite_records import Records
-from broker.stores.sqlite_schema import open_database
+from broker.stores.sqlite_schema import NoRoomError, open_database
 from broker.wire.commands import SENT
 
 
@@ -53,7 +54,8 @@ class SqliteStore:
     def __init__(
         self, path: Path, limits: StoreLimits = DEFAULT_LIMITS, *, check: bool = True
     ) -> None:
-        self._database = open_database(path, check=check)
+        self._ballast = Ballast(path)
+        self._database = self._open(path, check=check)
         self._limits = limits
         self.mailboxes = Mailboxes(limits)
         self._writing = False
@@ -73,6 +75,7 @@ class SqliteStore:
         self._committed = 0  # the highest sequence that is
         self._witness = Witness(path.with_name(WITNESS_NAME))
         try:
+            self._ballast.lay()
             self._wal = Wal(path, self._run)
             self.epoch: Epoch = self._rebuild()
         except (sqlite3.Error, OSError) as error:
@@ -87,15 +90,19 @@ class SqliteStore:
     def batch(self) -> Iterator[None]:
         if self._failed:
             raise StoreFailedError("the engine failed before: reopen it")
+        if self._ballast.sparing:
+            self._on_disk(self._ballast.regain)
         try:
-            try:
-                yield
-                self._commit()
-            except BaseException:
-                self._roll_back()
-                raise
-        except sqlite3.Error as error:  # of the commit, or of the rollback
-            raise self._judged(error) from error
+            yield
+            self._commit()
+        except StoreFullError as error:
+            self._roll_back()
+            if not isinstance(error, SparingError):
+                self._spare()
+            raise
+        except BaseException:
+            self._roll_back()
+            raise
         self.mailboxes.commit()
         self._committed = self.mailboxes.last
         if self._wal.due:
@@ -104,25 +111,47 @@ class SqliteStore:
     def _checkpoint(self) -> None:
         """Move the log into the database. Errors: `StoreFailedError`.
 
-        A full disk is none: the batch stands in the log, and the next one tries again.
+        A full disk is none: the batch stands in the log.
         """
-        with suppress(StoreFullError):
+        try:
             self._wal.checkpoint()
+        except StoreFullError:
+            self._spare()
+
+    def _spare(self) -> None:
+        """Give the log what was kept in reserve, so that it begins at its front again."""
+        self._on_disk(self._ballast.give_up)
+        with suppress(StoreFullError):  # somebody else has taken the room
+            self._wal.checkpoint()
+
+    def _on_disk(self, step: Callable[[], object]) -> None:
+        """Do something on the disk, whose errors are those of the engine."""
+        try:
+            step()
+        except OSError as error:
+            self._failed = True
+            raise StoreFailedError(f"{error.strerror} beside the database") from error
 
     def _commit(self) -> None:
         if self._staged:
             self._flush()
         if self._cursors:
             self._begin()
+            self._write_cursors()
+            self._cursors.clear()
+        if self._writing:
+            self._run("COMMIT")
+            self._writing = False
+
+    def _write_cursors(self) -> None:
+        try:
             self._database.executemany(
                 "INSERT INTO readers (mailbox, device, seq) VALUES (?, ?, ?)"
                 " ON CONFLICT (mailbox, device) DO UPDATE SET seq = excluded.seq",
                 [(*reader, seq) for reader, seq in self._cursors.items()],
             )
-            self._cursors.clear()
-        if self._writing:
-            self._database.execute("COMMIT")
-            self._writing = False
+        except sqlite3.Error as error:
+            raise self._judged(error) from error
 
     def _roll_back(self) -> None:
         self._staged.clear()
@@ -131,7 +160,7 @@ class SqliteStore:
         self._writing = False
         self.mailboxes.rollback()
         if self._database.in_transaction:  # SQLite has rolled back by itself after some errors
-            self._database.execute("ROLLBACK")
+            self._run("ROLLBACK")
 
     def _begin(self) -> None:
         if not self._writing:
@@ -155,7 +184,9 @@ class SqliteStore:
         return judged
 
     def _flush(self) -> None:
-        """Hand the staged rows to SQLite."""
+        """Hand the staged rows to SQLite. Errors: `StoreFullError`, while there is no room."""
+        if self._ballast.sparing:
+            raise SparingError
         self._begin()
         self._log.insert(self._staged)
         self._staged.clear()
@@ -277,6 +308,8 @@ class SqliteStore:
         return [self._counted(each) for each in found]
 
     def put(self, record: Record) -> None:
+        if self._ballast.sparing:
+            raise SparingError
         joins = isinstance(record, Membership) and self.mailboxes.seat(record)
         self._begin()
         self._records.put(record)
@@ -377,6 +410,15 @@ class SqliteStore:
             )
 
     # --- start and end -----------------------------------------------------------------------
+
+    def _open(self, path: Path, *, check: bool) -> sqlite3.Connection:
+        """Open the file, on a full disk with the room that was kept in reserve."""
+        try:
+            return open_database(path, check=check)
+        except NoRoomError:
+            if not self._ballast.give_up():
+                raise
+            return open_database(path, check=check)
 
     def _rebuild(self) -> Epoch:
         """Read back the mailboxes and the ids seen, by walks along the log in its order."""

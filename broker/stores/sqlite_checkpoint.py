@@ -32,7 +32,7 @@ _VERSION, _FRAMES, _MOVED = 0, 4, 24
 _INDEX_VERSION: Final = 3_007_000
 _INDEX_BYTES: Final = 136
 #: What is left of an extended error code without its details.
-_PRIMARY_CODE: Final = 0xFF
+PRIMARY_CODE: Final = 0xFF
 
 
 class Wal:
@@ -91,7 +91,7 @@ def abandon(database: sqlite3.Connection) -> None:
 
 def end(database: sqlite3.Connection, error: BaseException) -> None:
     """Close a database that could not be opened, or abandon it where the disk was the reason."""
-    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+    code = getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE
     if code == sqlite3.SQLITE_IOERR or isinstance(error, OSError):
         abandon(database)
     else:

@@ -5,8 +5,6 @@ The rules for changing the schema stand in sqlite_schema.sql.
 
 from __future__ import annotations
 
-import errno
-import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,7 +14,7 @@ from typing import Any, Final
 
 from broker.core.ports import StoreUnusableError
 from broker.stores import sqlite_checkpoint
-from broker.stores.folder import sync_folder
+from broker.stores.folder import NO_ROOM, fill, sync_folder
 from broker.stores.sqlite_epoch import WITNESS_NAME
 from broker.stores.sqlite_wal import damaged
 
@@ -42,13 +40,18 @@ _PRAGMAS: Final = {
 }
 #: Where fsync alone does not reach the platter (macOS); elsewhere SQLite ignores them.
 _FULL_FSYNC: Final = ("fullfsync", "checkpoint_fullfsync")
-_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
+#: What SQLite needs to open a log: an index of 32 KiB, and its place in the folder.
+_OPENING_BYTES: Final = 65_536
+
+
+class NoRoomError(StoreUnusableError):
+    """The disk is so full that the database cannot even be opened."""
 
 
 def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
     """Open or create the database; nothing is changed in a file that is not ours or damaged.
 
-    Errors: `StoreUnusableError` with what to do.
+    Errors: `StoreUnusableError` with what to do, `NoRoomError`.
     """
     existed = path.exists()
     _check_files(path, existed=existed)
@@ -66,11 +69,32 @@ def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
             sqlite_checkpoint.end(database, error)
             raise
     except (sqlite3.Error, OSError) as error:
+        if _is_want_of_room(error, path):
+            raise NoRoomError(
+                f"there is no room on the disk of {path}, not even for what SQLite needs to read "
+                "it: free at least 1 MiB and start again. Nothing is lost, and nothing was changed"
+            ) from error
         raise StoreUnusableError(
-            f"the database {path} cannot be used ({error}). Restore a backup, "
-            "or choose another folder with --data; the file was left as it is"
+            f"the database {path} cannot be used ({error}). Try once more, then "
+            "restore a backup, or choose another folder with --data; the file was left as it is"
         ) from error
     return database
+
+
+def _is_want_of_room(error: sqlite3.Error | OSError, path: Path) -> bool:
+    """Tell a full disk from one that fails: SQLite calls both an I/O error while it opens a log."""
+    if isinstance(error, OSError):
+        return error.errno in NO_ROOM
+    code = getattr(error, "sqlite_errorcode", 0) & sqlite_checkpoint.PRIMARY_CODE
+    if code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        return code == sqlite3.SQLITE_FULL
+    probe = path.with_name(path.name + NEW_SUFFIX)
+    try:
+        return not fill(probe, _OPENING_BYTES)
+    except OSError as met:
+        return met.errno in NO_ROOM
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -192,14 +216,8 @@ def _extend_wal(database: sqlite3.Connection, path: Path) -> None:
     busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         return  # somebody reads: what is in the WAL must stay
-    try:
-        with path.with_name(path.name + "-wal").open("r+b") as wal:
-            wal.write(bytes(sqlite_checkpoint.WAL_BYTES))
-            wal.flush()
-            os.fsync(wal.fileno())
-    except OSError as error:
-        if error.errno not in _NO_ROOM:  # a full disk must not keep readers out
-            raise
+    # A full disk must not keep readers out: then the log grows as it is used.
+    fill(path.with_name(path.name + "-wal"), sqlite_checkpoint.WAL_BYTES)
 
 
 def _pragma(database: sqlite3.Connection, name: str) -> Any:

@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 from broker.core.ports import StoreLimits
 from broker.core.subscriptions import Subscription
-from broker.stores import memory, sqlite_epoch, sqlite_schema
+from broker.stores import memory, sqlite_ballast, sqlite_epoch, sqlite_schema
 from broker.stores.memory import MemoryStore
 from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_epoch import WITNESS_NAME, Witness
@@ -127,6 +127,7 @@ def disks() -> Iterator[Disks]:
         TemporaryDirectory(prefix="kotak-simulator-", dir=shm if shm.is_dir() else None) as folder,
         # The WAL's full length saves syncs (docs/decisions/0007); there are none here.
         patch.object(sqlite_schema, "_extend_wal", lambda *_: None),
+        patch.object(sqlite_ballast, "BALLAST_BYTES", 1),
     ):
         yield Disks(Path(folder))
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from broker.core.ports import Store
-from broker.stores import sqlite_checkpoint
+from broker.stores import sqlite_ballast, sqlite_checkpoint
 from tests.stores.engines import ENGINES, Engine
 from tests.stores.steps import Reopen
 
 
 @pytest.fixture(autouse=True)
 def short_wal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most tests open and close; writing 16 MiB each time is all that they would do."""
+    """Most tests open and close; writing 32 MiB each time is all that they would do."""
+    monkeypatch.setattr(sqlite_ballast, "BALLAST_BYTES", 4_096)
     monkeypatch.setattr(sqlite_checkpoint, "WAL_BYTES", 4_096)
 
 

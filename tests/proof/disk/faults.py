@@ -38,6 +38,11 @@ class Fault(NamedTuple):
         """A full disk refuses a batch; everything else ends the process."""
         return self.error == errno.ENOSPC
 
+    @property
+    def lasts(self) -> bool:
+        """A full disk that stays so."""
+        return self.passes and self.times > 1
+
 
 FAULTS: Final = (
     Fault("a sync fails once", Calls.SYNC, errno.EIO),
@@ -164,8 +169,10 @@ def _conduct(fault: Fault, ended: Ended, entries: list[Entry], *, failed: int) -
         yield f"the process ended with {ended.code}: {last_words}"
     if fault.passes and ended.code == DISK_FAILED:
         yield f"a full disk ended the process: {last_words}"
-    if fault.passes and ended.code == UNUSABLE:
-        yield f"a full disk keeps readers out: {last_words}"
+    # Harsher than a full disk: not even what is there can be overwritten. That must be said; where
+    # there is room again before anybody can look, SQLite's "I/O error" is all that is known.
+    if fault.lasts and ended.code == UNUSABLE and "no room on the disk" not in last_words:
+        yield f"a full disk is taken for something else: {last_words}"
     failures = _failed_syncs(entries)
     if failures:
         after = sum(b.answer == OK and (b.at_ns or 0) > failures[0] for b in ended.said.batches)

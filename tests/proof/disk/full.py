@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Final
 
+from broker.stores.sqlite_ballast import BALLAST_NAME
+from tests.proof.disk.course import Course
 from tests.proof.disk.interposer import Interposer
 from tests.proof.disk.remote import Operation, RemoteStore
-from tests.proof.disk.running import scratch
+from tests.proof.disk.running import live, scratch
 from tests.proof.history import OK
 
 #: More than the log has room for: a disk that is full stays so, however long the log lasts.
@@ -66,6 +68,34 @@ def fill_disk(library: Path) -> FullDisk:
         ):
             disk.limit(more_bytes=0)
             return _use(disk, store)
+
+
+def start_on_full_disk(library: Path, *, reserve: bool) -> tuple[list[str], str]:
+    """Start a store on a disk that was filled while it was down; ``reserve``: but for its own.
+
+    Return the answers to a read, an acknowledgement, a send, and a send once there is room; and
+    what the process said at its end, if it did not start.
+    """
+    with scratch() as place:
+        data = place / "data"
+        data.mkdir(mode=0o700)
+        live(data, Course(1, batches=3), {})
+        if not reserve:
+            (data / BALLAST_NAME).unlink()
+        with Interposer(library, data, place) as disk:
+            disk.limit(more_bytes=0)
+            with RemoteStore(data, disk.environment()) as store:
+                if not store.ready:
+                    return [], store.last_words()
+                operations: Sequence[Operation] = (
+                    ["read", "bob", 5],
+                    ["acknowledge", "bob", 1],
+                    _send(count(1)),
+                )
+                answers = [store.batch(operation)[0] for operation in operations]
+                disk.limit(more_bytes=None)
+                recovered = _recovery(store, count(2)) is not None
+                return [*answers, OK if recovered else "storage_full"], ""
 
 
 def _use(disk: Interposer, store: RemoteStore) -> FullDisk:

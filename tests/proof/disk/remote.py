@@ -40,13 +40,16 @@ class RemoteStore:
             [sys.executable, "-m", "tests.proof.disk.remote", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        assert self._process.stderr is not None
         self._in, self._out = self._process.stdin, self._process.stdout
+        self._complaint = self._process.stderr
         self.ready = self._out.readline() == "ready\n"
 
     def __enter__(self) -> Self:
@@ -61,6 +64,7 @@ class RemoteStore:
         self._process.kill()
         self._process.wait()
         self._out.close()
+        self._complaint.close()
         with suppress(BrokenPipeError):
             self._in.close()
 
@@ -73,6 +77,11 @@ class RemoteStore:
             return "gone", []
         answer, results = json.loads(line)
         return answer, results
+
+    def last_words(self) -> str:
+        """Return what a process that has ended complained of."""
+        self.ended()
+        return self._complaint.read()
 
     def ended(self) -> int:
         """Return the exit code of a process that has ended by itself."""
