@@ -29,7 +29,7 @@ class Threads:
     """What came of one broker."""
 
     sends: int = 0
-    logins: Counter[str] = field(default_factory=Counter)
+    logins: dict[str, int] = field(default_factory=dict)
     breaches: list[str] = field(default_factory=list)
 
 
@@ -49,7 +49,7 @@ def live_through(place: Path, spoiled: str, seconds: float) -> Threads:
     return result
 
 
-def _log_in(machine: Machine, *, until_s: float) -> Counter[str]:
+def _log_in(machine: Machine, *, until_s: float) -> dict[str, int]:
     """Log in again and again, which threads other than the leader work on; count the answers."""
     answers: Counter[str] = Counter()
     until, number = monotonic() + until_s, 0
@@ -61,7 +61,7 @@ def _log_in(machine: Machine, *, until_s: float) -> Counter[str]:
             except RequestError as error:
                 answers[error.code] += 1
         number += 1
-    return answers
+    return dict(answers)
 
 
 def die(place: Path, spoiled: str) -> Threads:
@@ -78,7 +78,7 @@ def die(place: Path, spoiled: str) -> Threads:
     return result
 
 
-def unanswered(logins: Counter[str]) -> list[str]:
+def unanswered(logins: dict[str, int]) -> list[str]:
     """Say which answers to a login should not have been."""
     allowed = {"OK", Code.INTERNAL, Code.UNAVAILABLE}
     return [f"{number} logins ended in {code}" for code, number in logins.items()

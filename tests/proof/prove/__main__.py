@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -23,6 +23,9 @@ from tests.proof.prove.report import (
     write_json,
 )
 from tests.proof.prove.running import run_part
+
+#: Of its size, what is left of a part at the least, however late it is.
+_SHARE_MIN: Final = 0.2
 
 
 class Wish(NamedTuple):
@@ -92,11 +95,23 @@ def _run(wish: Wish, console: Console) -> Report:
             def tick(seconds: float, done: float = done, most: float = expected) -> None:
                 bars.update(task, completed=done + min(seconds, most))
 
-            words = part.words(wish.minutes, wish.seed, nightly=wish.nightly)
+            minutes = _minutes_for(wish, sum(times) - done, done, time.monotonic() - began)
+            words = part.words(minutes, wish.seed, nightly=wish.nightly)
             report.lines += run_part(part.name, words, expected, tick)
             done += expected
     report.seconds = round(time.monotonic() - began, 1)
     return report
+
+
+def _minutes_for(wish: Wish, left_s: float, done_s: float, took_s: float) -> float:
+    """Return the budget whose sizes the next part gets, so that the whole keeps to its own.
+
+    On a machine that is slower than expected, or has others to serve, the rest is made smaller.
+    """
+    slower = max(1.0, took_s / done_s) if done_s else 1.0
+    budget_s = sum(part.expected_s(wish.minutes, nightly=False) for part in wish.parts)
+    share = max(0.0, budget_s - took_s) / (left_s * slower)
+    return wish.minutes * max(_SHARE_MIN, min(1.0, share))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

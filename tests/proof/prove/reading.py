@@ -28,6 +28,8 @@ class Line:
     seed: int | None = None
     found: list[str] = field(default_factory=list)
     figures: Mapping[str, Any] = field(default_factory=dict)
+    #: The command that does the same again.
+    again: str = ""
 
 
 def read(part: str, printed: str) -> list[Line]:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
@@ -20,7 +21,7 @@ _LOOK_S: Final = 0.2
 _WORDS_MAX: Final = 600
 #: What a machine that others use too may need in place of the expected.
 _SLOWER_MAX: Final = 6
-_SECONDS_MIN: Final = 120
+_SECONDS_MIN: Final = 900
 
 
 def run_part(
@@ -51,7 +52,7 @@ def run_part(
     if late:
         return [_broken(name, words, f"it did not end within {seconds:.0f} s", seconds)]
     try:
-        return read(name, printed)
+        return [replace(line, again=f"python {' '.join(words)}") for line in read(name, printed)]
     except UnreadableError:
         told = complaint.strip()[-_WORDS_MAX:] or "it said nothing"
         return [_broken(name, words, f"it ended with {code}: {told}", seconds)]
@@ -70,4 +71,5 @@ def _wait(process: subprocess.Popen[bytes], until: float, tick: Callable[[float]
 
 def _broken(name: str, words: Sequence[str], found: str, seconds: float) -> Line:
     return Line(name, "the part itself", "-", passed=False, result="could not be run",
-                seconds=seconds, found=[f"python {' '.join(words)}: {found}"])  # fmt: skip
+                seconds=seconds, again=f"python {' '.join(words)}",
+                found=[f"python {' '.join(words)}: {found}"])  # fmt: skip

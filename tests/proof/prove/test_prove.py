@@ -199,6 +199,15 @@ class TestCommand:
         assert command.main(["--seed", "5"]) == 1
         assert "scripts/prove --minutes 15 --seed 5" in capsys.readouterr().out
 
+    def test_what_comes_late_is_made_smaller(self) -> None:
+        wish = command._parse(["--minutes", "15"])
+        times = sum(part.expected_s(15, nightly=False) for part in wish.parts)
+        assert command._minutes_for(wish, times, 0, 0) == 15
+        assert command._minutes_for(wish, times / 2, times / 2, times / 2) == 15
+        late = command._minutes_for(wish, times / 2, times / 2, times * 0.75)
+        assert late == pytest.approx(15 / 3)  # half of the time that is left, and half as fast
+        assert command._minutes_for(wish, times / 2, times / 2, times * 2) == pytest.approx(3)
+
     def test_a_document_without_a_place_is_told(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
