@@ -60,6 +60,6 @@ class Push:
         )
 
     def _end(self, frames: Frames, subscription: Subscription) -> None:
-        self._subscriptions.remove(subscription)
+        self._subscriptions.part(subscription)
         event = self._replies.ended_event(subscription)
         frames.setdefault(subscription.route, []).append(event)

@@ -113,6 +113,9 @@ class Subscriptions:
         self._changes: list[tuple[Subscription, bool]] = []
         self._moved: set[str] = set()
         self._left: list[tuple[str, str]] = []
+        # Whose receivers were told in this turn that they have ended, and must be told again.
+        self._parting: list[Subscription] = []
+        self._parted_unheard: list[Subscription] = []
 
     def __len__(self) -> int:
         return sum(map(len, self._by_user.values()))
@@ -164,6 +167,11 @@ class Subscriptions:
         if subscription.user not in self._by_user:
             self.listen(subscription.user, ())
         _take_out(self._by_route, subscription.route, subscription)
+
+    def part(self, subscription: Subscription) -> None:
+        """Forget one subscription, whose receiver is being told so: see `lost`."""
+        self.remove(subscription)
+        self._parting.append(subscription)
 
     def listen(self, user: str, rooms: Iterable[str]) -> None:
         """Wake the user's subscriptions for these rooms too, and for no others."""
@@ -224,7 +232,11 @@ class Subscriptions:
             subscription.seen_ms = now_ms
 
     def lost(self, routes: Mapping[Route, bool]) -> None:
-        """Take back what was pushed to connections that are gone (True) or had no room (False)."""
+        """Take back what was pushed to connections that are gone (True) or had no room (False).
+
+        Whoever has not heard of its end would go on waiting: it is told again, see `tick`.
+        """
+        self._parted_unheard += [each for each in self._parting if routes.get(each.route) is False]
         for route, gone in routes.items():
             for subscription in list(self._by_route.get(route, ())):
                 if gone:
@@ -235,7 +247,11 @@ class Subscriptions:
                     self.due.discard(subscription)
 
     def tick(self, now_ms: int) -> list[Subscription]:
-        """Every second: try those again that had no room, and return those silent for too long."""
+        """Begin a turn's events. Every second: try those again that had no room.
+
+        Return those to be told of their end: silent for too long, or told in vain.
+        """
+        self._parting.clear()
         if now_ms < self._next_tick_ms:
             return []
         self._next_tick_ms = now_ms + TICK_MS
@@ -243,7 +259,8 @@ class Subscriptions:
         self._stalled.clear()
         oldest_ms = now_ms - SUBSCRIBER_SILENCE_MS
         everybody = (each for mine in self._by_user.values() for each in mine)
-        return [each for each in everybody if each.seen_ms < oldest_ms]
+        unheard, self._parted_unheard = self._parted_unheard, []
+        return [*unheard, *(each for each in everybody if each.seen_ms < oldest_ms)]
 
 
 def _take_out(table: dict[_Key, list[Subscription]], key: _Key, subscription: Subscription) -> None:

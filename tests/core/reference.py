@@ -101,6 +101,10 @@ class Reference:
         self._notices = notices
         #: Who gets several events in this turn, through several sessions: which is first, is open.
         self._racing: set[Reader] = set()
+        # Where each receiver is; which were told of their end, and which may be told once more.
+        self._routes: dict[int, bytes] = {}
+        self._ended: set[int] = set()
+        self._unheard: set[int] = set()
         #: What a reader was given.
         self.given: defaultdict[Reader, set[int]] = defaultdict(set)
         #: Up to there it was stored before the broker was started.
@@ -362,6 +366,7 @@ class Reference:
     ) -> None:
         self.unsubscribed(route, token)
         self._numbers[route, token] = number
+        self._routes[number] = route
         start = max(self.cursor[reader], after if after <= self.last else 0)
         self.receivers[number] = Receiver(reader, window, start, start, self.now_ms)
 
@@ -373,6 +378,10 @@ class Reference:
 
     def all_pushed(self, bodies: list[dict[str, Any]]) -> None:
         """Check the events of a turn, and that no other was due."""
+        self._ended = {body["subscription"] for body in bodies if body["kind"] == "ended"}
+        again = self._ended & self._unheard
+        self._unheard -= again
+        bodies = [body for body in bodies if body["subscription"] not in again]
         readers = Counter(self.receivers[body["subscription"]].reader for body in bodies)
         self._racing = {reader for reader, events in readers.items() if events > 1}
         for body in bodies:
@@ -422,6 +431,8 @@ class Reference:
 
     def lost(self, route: bytes, *, gone: bool) -> None:
         """Take back what a connection had no room for, or forget the connection."""
+        if not gone:
+            self._unheard |= {each for each in self._ended if self._routes[each] == route}
         for (where, token), number in list(self._numbers.items()):
             if where == route and number in self.receivers:
                 receiver = self.receivers[number]
@@ -448,6 +459,8 @@ class Reference:
     def restarted(self, *, forgets: bool) -> None:
         self.receivers.clear()
         self._numbers.clear()
+        self._ended.clear()
+        self._unheard.clear()
         if forgets:
             self._restored = self.last
             self.given.clear()

@@ -150,6 +150,19 @@ def test_a_silent_receiver_loses_its_subscription_and_a_ping_keeps_it(pair: Pair
     assert [body["kind"] for _, body in pair.world.events] == ["ended"]
 
 
+def test_a_receiver_that_had_no_room_for_its_end_is_told_again_until_it_hears(pair: Pair) -> None:
+    pair.subscribe()
+    pair.world.now_ms += SUBSCRIBER_SILENCE_MS + TICK_MS
+    for _ in range(3):
+        pair.idle()
+        assert [body["kind"] for _, body in pair.world.events] == ["ended"]
+        pair.world.events.clear()
+        pair.world.service.lost({b"r": False})
+        pair.world.now_ms += TICK_MS
+    pair.idle(2)
+    assert [body["kind"] for _, body in pair.world.events] == ["ended"]
+
+
 def test_a_connection_that_is_gone_takes_its_subscription_along(pair: Pair) -> None:
     pair.subscribe()
     pair.world.service.lost({b"r": True, b"never seen": True})
