@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,7 +24,11 @@ log = logging.getLogger("kotak.store")
 
 #: The witness's name beside the database.
 WITNESS_NAME: Final = "kotak.seen"
-#: How far a new epoch begins above all that is known to have been given out: what the witness has
+#: A new epoch begins at so many sequences for each millisecond of the clock: above all that any
+#: epoch has given out, also one that nobody knows of any more since the same copy was put back
+#: before. Good until 2109, when they would be more than every language's exact integers.
+_SEQS_PER_MS: Final = 2**11
+#: Where the clock is behind what is known: so far above that. It stands for what the witness has
 #: not seen, at a million messages a second for an hour.
 _JUMP: Final = 2**32
 #: Epochs fit every language's exact integers.
@@ -82,7 +87,9 @@ def settle(database: sqlite3.Connection, witness: Witness, last: int) -> tuple[E
     put_back = bool(witnessed) if seen is None else seen.epoch != number or seen.last > last
     if put_back:
         first_lost = last + 1
-        last = last_lost = max(last, seen.last if seen is not None else 0) + _JUMP
+        known = max(last, seen.last if seen is not None else 0)
+        by_clock = time.time_ns() // 1_000_000 * _SEQS_PER_MS
+        last = last_lost = by_clock if by_clock > known else known + _JUMP
         number = 1 + secrets.randbelow(_EPOCH_MAX - 1)
         log.warning(
             "the database is not the latest that was here: it begins a new epoch, and clients are "
