@@ -342,15 +342,6 @@ class Mailboxes:
 
     # --- while the engine is being opened ------------------------------------------------------
 
-    def restore(self, box: Mailbox, own: Mailbox | None, seq: int, size: int) -> None:
-        """Put back a stored message, in order of sequence."""
-        if seq not in self.expired:
-            box.seqs.append(seq)
-            box.sizes.append(size)
-        box.last = seq
-        if own is not None:
-            own.sent.append(seq)
-
     def restore_reader(self, box: Mailbox, device: str, seq: int) -> None:
         """Put back a cursor."""
         if device:

@@ -8,7 +8,7 @@ however many messages. One connection does all writing and all checkpoints.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +41,7 @@ from broker.stores.sqlite_ballast import Ballast, SparingError
 from broker.stores.sqlite_checkpoint import Wal, abandon, end
 from broker.stores.sqlite_epoch import WITNESS_NAME, Witness, settle
 from broker.stores.sqlite_log import MessageLog
+from broker.stores.sqlite_rebuild import Rebuild
 from broker.stores.sqlite_records import Records
 from broker.stores.sqlite_schema import NoRoomError, open_database
 from broker.wire.commands import SENT
@@ -421,71 +422,12 @@ class SqliteStore:
             return open_database(path, check=check)
 
     def _rebuild(self) -> Epoch:
-        """Read back the mailboxes and the ids seen, by walks along the log in its order."""
-        query = self._database.execute
-        since = self._rebuild_mailboxes()
-        self.mailboxes.expired |= dict(
-            query("SELECT seq, expired_ms FROM expiries WHERE expired_ms IS NOT NULL")
-        )
-        by_name = {name: self._boxes[key] for key, name in self._names.items()}
-        boxes, restore = self._boxes, self.mailboxes.restore
-        for seq, key, sender, size in query(
-            "SELECT seq, mailbox, sender, length(CAST(text AS BLOB)) FROM messages ORDER BY seq"
-        ):
-            own = by_name.get(sender)
-            if own is not None and seq <= since[sender]:
-                own = None
-            box = boxes.get(key)
-            if box is not None:
-                restore(box, own, seq, size)
-        for expires_ms, seq, key in query(
-            "SELECT expires_ms, seq, mailbox FROM expiries JOIN messages USING (seq)"
-            " WHERE expired_ms IS NULL"
-        ):
-            if key in boxes:
-                self.mailboxes.expire_at(boxes[key], seq, expires_ms)
-        epoch, last = settle(self._database, self._witness, self._highest())
+        rebuild = Rebuild(self._database, self.mailboxes, self._add)
+        epoch, last = settle(self._database, self._witness, rebuild.mailboxes())
         self.mailboxes.restored(last + 1)
         self._committed = last
-        self._rebuild_ids(since)
+        rebuild.ids(self._limits.dedup.ids_max)
         return epoch
-
-    def _rebuild_mailboxes(self) -> dict[str, int]:
-        """Read back accounts, rooms, members and cursors; return since when each account sends."""
-        query = self._database.execute
-        since = {}
-        for key, user, since_seq in query("SELECT id, user, since FROM accounts"):
-            self._add(Mailbox(user, key))
-            since[user] = since_seq
-        for key, room, history in query("SELECT -id, room, history FROM rooms"):
-            self._add(Mailbox(room, key, history=bool(history)))
-        for room, user, joined_at in query("SELECT room, user, since FROM members WHERE joined"):
-            self.mailboxes.join(self.mailboxes.find(user), self.mailboxes.find(room), joined_at)
-        for key, device, seq in query("SELECT mailbox, device, seq FROM readers"):
-            self.mailboxes.restore_reader(self._boxes[key], device, seq)
-        for key, seq in query("SELECT mailbox, seq FROM purged"):
-            self._boxes[key].purged = seq
-        return since
-
-    def _highest(self) -> int:
-        """Return the highest sequence that a row bears."""
-        highest: int = self._database.execute(
-            "SELECT max(coalesce((SELECT max(seq) FROM messages), 0),"
-            " coalesce((SELECT max(seq) FROM readers), 0))"
-        ).fetchone()[0]
-        return highest
-
-    def _rebuild_ids(self, since: Mapping[str, int]) -> None:
-        (first,) = self._database.execute(
-            "SELECT min(seq) FROM (SELECT seq FROM messages ORDER BY seq DESC LIMIT ?)",
-            (self._limits.dedup.ids_max,),
-        ).fetchone()
-        for row in self._database.execute(
-            "SELECT sender, message_id, seq, stored_ms FROM messages WHERE seq >= ? ORDER BY seq",
-            (first,),
-        ):
-            if row[2] > since.get(row[0], 0):
-                self.mailboxes.remember(*row)
 
     def close(self) -> None:
         """Empty the WAL into the database and close it; leave both alone where the disk failed."""

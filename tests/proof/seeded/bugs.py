@@ -27,6 +27,7 @@ from broker.core.subscriptions import Subscription, Subscriptions
 from broker.stores import sqlite
 from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_log import MessageLog
+from broker.stores.sqlite_rebuild import Rebuild
 from clients.session import Session
 from clients.subscription import Subscription as Receiver
 from tests.simulator.faults import BEFORE
@@ -115,7 +116,7 @@ def _rollback_keeps_cursors() -> Planted:
 
 @_bug("the remembered ids are not of the message's transaction: a restart has forgotten them")
 def _dedupe_in_another_transaction() -> Planted:
-    return patch.object(SqliteStore, "_rebuild_ids", lambda self, since: None)
+    return patch.object(Rebuild, "ids", lambda self, ids_max: None)
 
 
 @_bug("a batch that is rolled back leaves its ids remembered: the retry is answered, not stored")
@@ -436,7 +437,7 @@ def _rollback_keeps_cursors() -> Planted:
 
 @_bug("the remembered ids are not of the message's transaction: a restart has forgotten them")
 def _dedupe_in_another_transaction() -> Planted:
-    return patch.object(SqliteStore, "_rebuild_ids", lambda self, since: None)
+    return patch.object(Rebuild, "ids", lambda self, ids_max: None)
 
 
 @_bug("a batch that is rolled back leaves its ids remembered: the retry is answered, not stored")
