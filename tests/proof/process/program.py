@@ -55,7 +55,14 @@ def _broken_turns() -> None:
 
 def _failing_writer() -> None:
     """The fiftieth commit reports what SQLite reports of a broken disk."""
-    _fail_at(_STORE, "_commit", lambda number: number == 50, sqlite3.OperationalError)
+    original, commits = _STORE._run, count(1)
+
+    def run(self: Any, statement: str, *values: Any) -> Any:
+        if statement == "COMMIT" and next(commits) == 50:
+            raise self._judged(sqlite3.OperationalError("put here by the proof"))
+        return original(self, statement, *values)
+
+    _STORE._run = run
 
 
 def _dying_worker() -> None:
