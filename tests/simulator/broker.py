@@ -143,7 +143,7 @@ class Broker:
     def _deliver(self, link: Link, frames: Sequence[bytes]) -> None:
         if self.service is not None:
             self._inbox.append((link, frames))
-            self._wake(self._luck.choice((50, 500, 5_000)))
+            self._wake(self._plan.turn_us)
 
     def _wake(self, delay: float) -> None:
         """Have a turn within ``delay`` microseconds."""

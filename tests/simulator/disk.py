@@ -133,21 +133,30 @@ def disks() -> Iterator[Disks]:
 
 
 class _Chance:
-    """Stands for `secrets` and for `time` where an epoch is begun."""
+    """Stands for `secrets` and for `time` in the engines."""
 
-    def __init__(self, luck: Random, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, luck: Random, clock_ms: Callable[[], int], since_us: Callable[[], int]
+    ) -> None:
         self.randbelow = luck.randrange
-        self.time_ns = lambda: now_ms() * 1_000_000
+        self.time_ns = lambda: clock_ms() * 1_000_000
+        self.monotonic = lambda: since_us() / 1e6
 
 
 @contextmanager
-def repeatable(luck: Random, now_ms: Callable[[], int]) -> Iterator[None]:
-    """Take chance out of the broker: epochs are of ``luck`` and ``now_ms``, sets in one order."""
-    chance = _Chance(luck, now_ms)
+def repeatable(
+    luck: Random, clock_ms: Callable[[], int], since_us: Callable[[], int]
+) -> Iterator[None]:
+    """Take chance out of the broker: its engines have this luck and these clocks.
+
+    ``clock_ms``: of the machine; ``since_us``: since the run began. And sets are in one order.
+    """
+    chance = _Chance(luck, clock_ms, since_us)
     with (
         patch.object(memory, "secrets", chance),
         patch.object(sqlite_epoch, "secrets", chance),
         patch.object(sqlite_epoch, "time", chance),
+        patch.object(sqlite_ballast, "time", chance),
         # By default a hash is an address, and by it goes the order in which a set is walked.
         patch.object(Subscription, "__hash__", lambda self: self.number),
     ):

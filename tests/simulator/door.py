@@ -56,9 +56,7 @@ class _Receiver:
 class Door:
     """Observes a broker; see `tests.simulator.broker.Observer`."""
 
-    def __init__(
-        self, time: Scheduler, network: Network, broker: Broker, journal: Journal
-    ) -> None:
+    def __init__(self, time: Scheduler, network: Network, broker: Broker, journal: Journal) -> None:
         self.breaches: list[Breach] = []
         #: How long a message lives, by sender and id.
         self.ttl_ms: dict[tuple[str, str], int] = {}
@@ -77,6 +75,7 @@ class Door:
         self._given: defaultdict[Reader, set[int]] = defaultdict(set)
         self._given_now: defaultdict[Reader, set[int]] = defaultdict(set)
         self._tried: Counter[Reader] = Counter()
+        self._told: list[tuple[Asked, str]] = []
         self._on_the_way: list[tuple[Route, Reader, int]] = []
 
     def breach(self, law: str, sentence: str) -> None:
@@ -124,6 +123,9 @@ class Door:
                 asked = self._take(route, request_id)
                 if asked is not None:
                     self._answered(route, asked, status, body, now_ms, acknowledged)
+        for asked, state in self._told:
+            self._judge_status(asked, state, acknowledged)
+        self._told.clear()
         self._check_all_answered(arrivals, turn)
         for reader, cursor in acknowledged:
             self.acknowledged[reader] = max(self.acknowledged[reader], cursor)
@@ -151,7 +153,9 @@ class Door:
             if number == request_id:
                 del waiting[index]
                 return asked
-        self.breach("door", f"{self._who(route)} got an answer {request_id} that it did not ask for")
+        self.breach(
+            "door", f"{self._who(route)} got an answer {request_id} that it did not ask for"
+        )
         return None
 
     def _check_all_answered(self, arrivals: Sequence[Arrival], turn: Turn) -> None:
@@ -190,7 +194,7 @@ class Door:
         elif asked.command == "room_leave":
             self._forget_room(reader.user, asked.args["room"])
         elif asked.command == "status":
-            self._judge_status(asked, body, now_ms, acknowledged)
+            self._told.append((asked, body["state"]))
 
     # --- what readers are told -------------------------------------------------------------------
 
@@ -283,11 +287,11 @@ class Door:
     def _judge_status(
         self,
         asked: Asked,
-        body: dict[str, Any],
-        now_ms: int,
+        state: str,
         acknowledged: Sequence[tuple[Reader, int]],
     ) -> None:
-        to, seq, state = asked.args["to"], asked.args["seq"], body["state"]
+        """Judge a state when all answers of its turn are known: their order is not."""
+        to, seq = asked.args["to"], asked.args["seq"]
         readers = [reader for reader in self._journal.readers if reader.user == to]
         if self._generation or to.startswith("#"):
             return

@@ -56,7 +56,9 @@ class Link:
 class Network:
     """All connections. ``deliver`` is the broker's door."""
 
-    def __init__(self, time: Scheduler, luck: Random, *, latency_us: int, late_frames: bool) -> None:
+    def __init__(
+        self, time: Scheduler, luck: Random, *, latency_us: int, late_frames: bool
+    ) -> None:
         self.broker_up = False
         self.deliver: Callable[[Link, Sequence[bytes]], None] = lambda _, __: None
         self.links: dict[bytes, Link] = {}

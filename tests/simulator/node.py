@@ -164,9 +164,7 @@ class Node:
 
     def _may_go_on(self) -> bool:
         wait = self._wait
-        return (
-            wait is None or wait.until <= self.time.now or any(each.done for each in wait.what)
-        )
+        return wait is None or wait.until <= self.time.now or any(each.done for each in wait.what)
 
     def _go_on(self) -> None:
         assert self._running is not None

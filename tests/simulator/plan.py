@@ -38,6 +38,8 @@ class Plan:
     #: Do users come to rooms and leave them while the run goes on?
     wandering: bool
     latency_us: int
+    #: How long a turn waits for more to arrive: what shares a batch shares its fate.
+    turn_us: int
     timeout_ms: int
     session_idle_ms: int
     mailbox_messages_max: int
@@ -94,6 +96,7 @@ def plan_of(seed: int) -> Plan:
         # A late request to join would undo a leaving: the protocol promises no order there.
         wandering=bool(rooms) and not restored and not late_frames and luck.random() < 0.5,
         latency_us=luck.choice((200, 2_000, 50_000)),
+        turn_us=luck.choice((50, 500, 5_000, 200_000)),
         timeout_ms=luck.choice((3_000, 30_000)),
         session_idle_ms=luck.choice((60_000, 600_000, 86_400_000)),
         mailbox_messages_max=luck.choice((3, 20, 1_000_000, 1_000_000)),

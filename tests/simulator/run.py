@@ -52,7 +52,8 @@ def run(seed: int, place: Disks, trace: Callable[[str], None] | None = None) -> 
     """Carry out the run of a seed; ``trace`` is handed each event as a line."""
     logging.getLogger("kotak").setLevel(logging.CRITICAL + 1)
     world = _World(plan_of(seed), place, trace)
-    with repeatable(Random(f"epochs {seed}"), world.broker.clock.machine_ms):
+    luck = Random(f"epochs {seed}")
+    with repeatable(luck, world.broker.clock.machine_ms, lambda: world.time.now):
         return world.carry_out()
 
 
@@ -81,6 +82,7 @@ class _World:
         self.faults: Counter[str] = Counter()
         self._putting_back = False
         self._backed_up: int | None = None
+        self._end = int(plan.minutes * MINUTE)
         self.time.log(str(plan))
         self._nodes = self._people()
 
@@ -135,8 +137,7 @@ class _World:
         for node in self._nodes:
             node.start()
         self._plan_faults()
-        end = int(self.plan.minutes * MINUTE)
-        self.time.run(end)
+        self.time.run(self._end)
         self._heal()
         if not self._run_until(self._is_settled, SETTLED_MAX):
             self.door.breach("starved", f"8 minutes after the last fault: {self._unsettled()}")
@@ -312,7 +313,9 @@ class _World:
     def _kill(self) -> None:
         node = self._luck.choice([each for each in self._nodes if " comes" not in each.name])
         # A device may also stay away for longer than messages are kept.
-        node.die(self._luck.choice((0.01, 1, 10, 10, 400)) * SECOND)
+        down = self._luck.choice((0.01, 1, 10, 10, 400)) * SECOND
+        # All are back when the faults are over.
+        node.die(min(down, max(self._end - self.time.now, 0)))
 
 
 def _limits(plan: Plan) -> StoreLimits:

@@ -117,9 +117,7 @@ class Sender:
         message_id = f"{node.user}-{self._sent}"
         if ttl_ms is not None:
             self._phase.door.ttl_ms[node.user, message_id] = ttl_ms
-        self._send(
-            node, Send(node.user, to, message_id, self._sent, digest(message_id), ttl_ms, 0)
-        )
+        self._send(node, Send(node.user, to, message_id, self._sent, digest(message_id), ttl_ms, 0))
 
     def _send(self, node: Node, like: Send) -> Call:
         """Send a message for the first time, or again under its id."""
