@@ -203,11 +203,13 @@ class Mailbox:
         """Forget that the user sent these, which are in order."""
         sent = self.sent
         places = [place for seq in gone if (place := _place(sent, seq)) is not None]
-        if places:
-            self.sent = _without(sent, places)
+        first, end = (places[0], places[-1] + 1) if places else (0, 0)
+        # In place: a copy of a million sequences costs twice as much, and its undoing keeps it.
+        part = sent[first:end]
+        sent[first:end] = _without(part, [place - first for place in places])
 
         def undo() -> None:
-            self.sent = sent
+            sent[first : end - len(places)] = part
 
         return undo
 

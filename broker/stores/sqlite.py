@@ -360,12 +360,12 @@ class SqliteStore:
         for reader in [reader for reader in self._cursors if reader[0] == box.key]:
             del self._cursors[reader]
         seqs = sorted({*box.seqs, *self._expired_of(box)})
-        for start in range(0, len(seqs), STEP_ROWS):
-            messages = self._log.without_texts(seqs[start : start + STEP_ROWS])
-            if box.room:
-                self.mailboxes.forget_sent((each.seq, each.sender) for each in messages)
-            else:
-                self._delete([Row(each.seq, None, 0, each.sender) for each in messages])
+        # All at once: each step would copy what their senders have sent.
+        sent = [(each.seq, each.sender) for each in self._log.without_texts(seqs)]
+        if box.room:
+            self.mailboxes.forget_sent(sent)
+        else:
+            self._delete([Row(seq, None, 0, sender) for seq, sender in sent])
         self._run("DELETE FROM readers WHERE mailbox = ?", (box.key,))
         self._run("DELETE FROM purged WHERE mailbox = ?", (box.key,))
         self._run("DELETE FROM members WHERE room = ?", (name,))
