@@ -186,7 +186,9 @@ class Door:
             acknowledged.append((reader, body["cursor"]))
         elif asked.command in ("kotakmasuk", "subscribe"):
             self._judge_place(reader, asked, body)
-            if asked.command == "kotakmasuk":
+            if "cursor" not in body:
+                self.breach("door", f"{reader} got another answer than that to {asked.command}")
+            elif asked.command == "kotakmasuk":
                 self._judge_messages(route, reader, body["messages"], now_ms)
             else:
                 receiver = _Receiver(reader, body["window"])
@@ -200,8 +202,9 @@ class Door:
 
     def _judge_place(self, reader: Reader, asked: Asked, body: dict[str, Any]) -> None:
         """Judge the cursor, and what is said of lost history."""
-        if body["user"] != reader.user:
-            self.breach("L4", f"{reader} was served as {body['user']}")
+        if body.get("user") != reader.user:
+            self.breach("L4", f"{reader} was served as {body.get('user')}")
+            return
         if body["cursor"] < self.acknowledged[reader]:
             self.breach("L2", f"the cursor of {reader} went back to {body['cursor']}")
         lost = body.get("history_lost")

@@ -20,6 +20,8 @@ from tests.simulator.plan import MINUTE, SECOND
 PASSWORD: Final = "password"
 #: After these a user gives a message up. With room on the disk again, the same one is sent again.
 _FINAL: Final = REFUSALS - {"storage_full"}
+#: Share of messages after which a receiver leaves its loop.
+_LEAVING: Final = 0.02
 Steps = Generator[Wait, None, Any]
 
 
@@ -243,6 +245,9 @@ class Receiver:
                 yield node.until(subscription, at_most=left if left > 0 else inf)
                 while subscription.done:
                     yield from self._take(node, subscription)
+                    if luck.random() < _LEAVING and not self._phase.settling:
+                        end = 0  # with what has arrived and was not looked at
+                        break
         except HistoryLost:
             node.epoch = subscription._epoch
         except KotakError as error:
