@@ -187,6 +187,7 @@ class TestCommand:
         parts = [Command(name, f"proof_{name == 'good'}", 1, {}) for name in ("good", "bad")]
         monkeypatch.setattr(command, "PARTS", parts)
         monkeypatch.setattr("os.nice", lambda _: 0)
+        monkeypatch.setattr("signal.signal", lambda *_: None)  # this process keeps its own
         monkeypatch.setattr(
             "tests.proof.prove.running.ROOT", tmp_path
         )  # where -m looks for the parts first
