@@ -204,7 +204,9 @@ def test_a_request_with_one_byte_changed_is_a_request_or_a_refusal(
 
 # --- several requests in a frame ---------------------------------------------------------------
 
-REQUESTS: list[tuple[int, str, None, dict[str, Any]]] = [(number, "ping", None, {}) for number in range(3)]
+REQUESTS: list[tuple[int, str, None, dict[str, Any]]] = [
+    (number, "ping", None, {}) for number in range(3)
+]
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 256])
