@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -60,7 +60,7 @@ def _one(seed: int, *, verbose: bool) -> int:
     return int(bool(result.breaches))
 
 
-def _many(seeds: Iterable[int], console: Console, *, seconds_max: float) -> Summary:
+def _many(seeds: Sequence[int], console: Console, *, seconds_max: float) -> Summary:
     summary = Summary()
     began = time.monotonic()
     columns = (
@@ -72,9 +72,10 @@ def _many(seeds: Iterable[int], console: Console, *, seconds_max: float) -> Summ
     )
     shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with shown, disks() as place:
-        for seed in shown.track(seeds, description="seeds"):  # type: ignore[arg-type]
+        bar = shown.add_task("seeds", total=len(seeds), hours=0)
+        for seed in seeds:
             summary.add(run(seed, place))
-            shown.update(shown.task_ids[0], hours=summary.simulated_hours)
+            shown.update(bar, advance=1, hours=summary.simulated_hours)
             if time.monotonic() - began > seconds_max:
                 break
     summary.seconds = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""The broker in the simulator: the real service over a faulty store, its turns, lives and deaths."""
+"""The broker in the simulator: the real service over a faulty store, its turns and its lives."""
 
 from __future__ import annotations
 

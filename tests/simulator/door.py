@@ -75,7 +75,10 @@ class Door:
         self._given: defaultdict[Reader, set[int]] = defaultdict(set)
         self._given_now: defaultdict[Reader, set[int]] = defaultdict(set)
         self._tried: Counter[Reader] = Counter()
+        # Of the turn that is looked at: its time, the states and the cursors that it told.
+        self._now_ms = 0
         self._told: list[tuple[Asked, str]] = []
+        self._acknowledging: list[tuple[Reader, int]] = []
         self._on_the_way: list[tuple[Route, Reader, int]] = []
 
     def breach(self, law: str, sentence: str) -> None:
@@ -113,7 +116,7 @@ class Door:
         if not (arrivals or done or turn.replies):
             return
         self._note_requests(arrivals)
-        acknowledged: list[tuple[Reader, int]] = []
+        self._now_ms = now_ms
         events: list[tuple[Route, dict[str, Any]]] = []
         for route in turn.replies:
             for request_id, status, body in _replies(turn.replies[route]):
@@ -122,16 +125,17 @@ class Door:
                     continue
                 asked = self._take(route, request_id)
                 if asked is not None:
-                    self._answered(route, asked, status, body, now_ms, acknowledged)
+                    self._answered(route, asked, status, body)
         for asked, state in self._told:
-            self._judge_status(asked, state, acknowledged)
+            self._judge_status(asked, state)
         self._told.clear()
         self._check_all_answered(arrivals, turn)
-        for reader, cursor in acknowledged:
+        for reader, cursor in self._acknowledging:
             self.acknowledged[reader] = max(self.acknowledged[reader], cursor)
+        self._acknowledging.clear()
         self._note_company(events)
         for route, body in events:
-            self._pushed(route, body, now_ms)
+            self._pushed(route, body)
 
     def handed(self, turn: Turn, lost: dict[Route, bool]) -> None:
         for route, reader, seq in self._on_the_way:
@@ -166,15 +170,7 @@ class Door:
                     self.breach("door", f"{who} got no answer to {request_id}, {asked.command}")
             self._open[route] = [each for each in self._open[route] if each[1].command in SLOW]
 
-    def _answered(
-        self,
-        route: Route,
-        asked: Asked,
-        status: str,
-        body: dict[str, Any],
-        now_ms: int,
-        acknowledged: list[tuple[Reader, int]],
-    ) -> None:
+    def _answered(self, route: Route, asked: Asked, status: str, body: dict[str, Any]) -> None:
         reader = self._reader(route)
         if status != OK:
             self._time.log(f"{reader} is refused {asked.command}: {body['code']}")
@@ -183,13 +179,13 @@ class Door:
             return
         self._time.log(f"{reader} is answered {asked.command}: {_short(body)}")
         if asked.command == "ack":
-            acknowledged.append((reader, body["cursor"]))
+            self._acknowledging.append((reader, body["cursor"]))
         elif asked.command in ("kotakmasuk", "subscribe"):
             self._judge_place(reader, asked, body)
             if "cursor" not in body:
                 self.breach("door", f"{reader} got another answer than that to {asked.command}")
             elif asked.command == "kotakmasuk":
-                self._judge_messages(route, reader, body["messages"], now_ms)
+                self._judge_messages(route, reader, body["messages"])
             else:
                 receiver = _Receiver(reader, body["window"])
                 self._receivers[route, body["subscription"]] = receiver
@@ -216,7 +212,7 @@ class Door:
             self.breach("L7", f"{reader} came with epoch {epoch} and was not told what is lost")
 
     def _judge_messages(
-        self, route: Route, reader: Reader, messages: Sequence[dict[str, Any]], now_ms: int
+        self, route: Route, reader: Reader, messages: Sequence[dict[str, Any]]
     ) -> None:
         before = 0
         for each in messages:
@@ -227,7 +223,7 @@ class Door:
                 self.breach("L2", f"{reader} got {seq} again, and has acknowledged it")
             before = seq
             self._judge_mark(reader, each)
-            self._judge_age(reader, each, now_ms)
+            self._judge_age(reader, each)
             self._tried[reader] = max(self._tried[reader], seq)
             self._on_the_way.append((route, reader, seq))
 
@@ -239,13 +235,13 @@ class Door:
         if marked and seq > may:
             self.breach("L7", f"{reader} got {seq} first with the mark `redelivered`")
 
-    def _judge_age(self, reader: Reader, message: dict[str, Any], now_ms: int) -> None:
+    def _judge_age(self, reader: Reader, message: dict[str, Any]) -> None:
         ttl_ms = self.ttl_ms.get((message["from"], message["id"]))
         troubled = self._broker.faults.troubled  # while there is no room, nothing can expire
-        if ttl_ms is not None and message["at_ms"] + ttl_ms <= now_ms and not troubled:
+        if ttl_ms is not None and message["at_ms"] + ttl_ms <= self._now_ms and not troubled:
             self.breach("expiry", f"{reader} got {message['seq']} after it had expired")
 
-    def _pushed(self, route: Route, body: dict[str, Any], now_ms: int) -> None:
+    def _pushed(self, route: Route, body: dict[str, Any]) -> None:
         receiver = self._receivers.get((route, body["subscription"]))
         if receiver is None:
             self.breach("door", f"{self._who(route)} got an event of another's subscription")
@@ -258,7 +254,7 @@ class Door:
         if receiver.ended:
             self.breach("door", f"{reader} is pushed to after the end of its subscription")
         messages = body["messages"]
-        self._judge_messages(route, reader, messages, now_ms)
+        self._judge_messages(route, reader, messages)
         pushed_at = self._network.peers[route].pushed_at
         for each in messages:
             pushed_at.setdefault(each["seq"], self._time.now)
@@ -287,19 +283,16 @@ class Door:
 
     # --- what senders are told -------------------------------------------------------------------
 
-    def _judge_status(
-        self,
-        asked: Asked,
-        state: str,
-        acknowledged: Sequence[tuple[Reader, int]],
-    ) -> None:
+    def _judge_status(self, asked: Asked, state: str) -> None:
         """Judge a state when all answers of its turn are known: their order is not."""
         to, seq = asked.args["to"], asked.args["seq"]
         readers = [reader for reader in self._journal.readers if reader.user == to]
         if self._generation or to.startswith("#"):
             return
         read = any(self.acknowledged[reader] >= seq for reader in readers)
-        reading = read or any(cursor >= seq for reader, cursor in acknowledged if reader in readers)
+        reading = read or any(
+            cursor >= seq for reader, cursor in self._acknowledging if reader in readers
+        )
         given = any(seq in self._given_now[reader] for reader in readers)
         may = max(self._tried[reader] for reader in readers)
         truth = {

@@ -27,8 +27,8 @@ class Faults:
     """What is going to fail, and when. Every point that can be a last one calls `step`."""
 
     def __init__(self) -> None:
-        #: While set, nothing that takes room is stored; what is found out at the ``step`` that needs
-        #: it, or at the ``commit``, when the batch has done much else.
+        #: While set, nothing that takes room is stored; that is found out at the ``step`` that
+        #: needs it, or at the ``commit``, when the batch has done much else.
         self.full: Literal["", "step", "commit"] = ""
         self._room_taken = False
         self.dead = False

@@ -15,9 +15,19 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, NamedTuple
 
-from tests.proof.history import OK, Ack, Drained, Gap, History, HistoryLost, Read, Record, Seen
+from tests.proof.history import (
+    OK,
+    Ack,
+    Drained,
+    Gap,
+    History,
+    HistoryLost,
+    Read,
+    Record,
+    Seen,
+    gather,
+)
 from tests.proof.history import Send as Sent
-from tests.proof.history import gather
 
 Duty = Literal["must", "may", "not"]
 
@@ -145,7 +155,8 @@ def _unclear(journal: Journal) -> set[tuple[str, str]]:
         key
         for key, sends in by_id.items()
         for at, _ in journal.restored
-        if sends[0].t0 <= at and not any(send.answer == OK and send.t1 < at for send in sends)
+        if sends[0].t0 <= at
+        and not any(send.answer == OK and (send.t1 or 0) < at for send in sends)
     }
 
 

@@ -106,7 +106,7 @@ def plan_of(seed: int) -> Plan:
         rate_max=luck.choice((0, 0, 0, 5)),
         crashes=0.0 if memory else rate(2.0, at=0.6),
         failures=0.0 if memory else rate(0.7, at=0.4),
-        full=rate(1.0, at=0.4),
+        full=rate(2.0, at=0.4),
         restores=rate(0.6, at=1.0) if restored else 0.0,
         # Whoever puts back a copy twice has a clock that does not go back meanwhile.
         jumps=0.0 if restored else rate(0.2, at=0.3),
@@ -114,7 +114,7 @@ def plan_of(seed: int) -> Plan:
         cuts=rate(3.0),
         holes=rate(0.5, at=0.3),
         late_frames=late_frames,
-        stalls=rate(1.0, at=0.3),
+        stalls=rate(2.0, at=0.4),
         partitions=rate(0.3, at=0.3),
         deaths=rate(1.0, at=0.4),
     )

@@ -1,4 +1,4 @@
-"""One run: a seed becomes a world, the world has its faults and heals, and what it saw is judged."""
+"""One run: a seed becomes a world with its faults, it heals, and what was seen is judged."""
 
 from __future__ import annotations
 
@@ -246,7 +246,8 @@ class _World:
         self.broker.faults.arm("crash", *self._where())
 
     def _fail(self) -> None:
-        self.broker.faults.arm("fail", *self._where())
+        where = self._where() if self._luck.random() < 0.5 else (self._luck.randint(1, 3), BEFORE)
+        self.broker.faults.arm("fail", *where)
 
     def _where(self) -> tuple[int, str | None]:
         """Return a point of a turn: any, or one of those that matter most."""
@@ -257,10 +258,13 @@ class _World:
 
     def _fill(self) -> None:
         self.broker.faults.full = self._luck.choice(("step", "commit"))
-        self.time.after(
-            self._luck.choice((0.1, 2, 30)) * SECOND,
-            lambda: setattr(self.broker.faults, "full", ""),
-        )
+        self.time.after(self._luck.choice((0.1, 2, 30)) * SECOND, self._make_room)
+
+    def _make_room(self) -> None:
+        """End a full disk; now and then by a death, which shows what was not written then."""
+        self.broker.faults.full = ""
+        if self.plan.crashes and not self.phase.settling and self._luck.random() < 0.5:
+            self.broker.faults.arm("crash", self._luck.randint(1, 10))
 
     def _restore(self) -> None:
         self._putting_back = True
@@ -302,7 +306,7 @@ class _World:
     def _stall(self) -> None:
         links = list(self.network.links.values())
         if links:
-            until = self.time.now + int(self._luck.choice((0.5, 5, 60)) * SECOND)
+            until = self.time.now + int(self._luck.choice((0.5, 5, 90)) * SECOND)
             self._luck.choice(links).stalled_until = until
 
     def _part(self) -> None:

@@ -9,9 +9,9 @@ from itertools import count
 from typing import Final
 
 Action = Callable[[], None]
-#: Events of one run, ten times as many as the longest one has: who asks again and again without a
-#: pause would go on for ever.
-EVENTS_MAX: Final = 500_000
+#: Events of one run, three times as many as the longest one has: who asks again and again without
+#: a pause would go on for ever.
+EVENTS_MAX: Final = 150_000
 
 
 class Scheduler:
@@ -26,7 +26,7 @@ class Scheduler:
         self._trace = trace
 
     def at(self, when: int, action: Action) -> None:
-        """Do something at a time, or now where that is past; of equal times the first comes first."""
+        """Do something at a time, or now where that is past; of equals the first comes first."""
         heappush(self._queue, (max(when, self.now), next(self._numbers), action))
 
     def after(self, delay: float, action: Action) -> None:

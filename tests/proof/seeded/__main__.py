@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     console = Console(stderr=arguments.json)
-    catches = []
+    catches: list[Catch] = []
     with disks() as place, console.status("") as status:
         for bug in BUGS:
             if arguments.only in (None, bug.name):
