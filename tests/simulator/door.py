@@ -143,6 +143,9 @@ class Door:
                 self._given[reader].add(seq)
                 self._given_now[reader].add(seq)
         self._on_the_way.clear()
+        for (route, _), receiver in self._receivers.items():
+            if route in lost:  # all of it comes again, but for what has expired meanwhile
+                receiver.pushed.clear()
 
     def _note_requests(self, arrivals: Sequence[Arrival]) -> None:
         for route, frames in arrivals:
