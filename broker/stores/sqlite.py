@@ -381,6 +381,7 @@ class SqliteStore:
 
     def tidy(self, now_ms: int) -> bool:
         self._begin()
+        self._flush_staged()
         found = self._log.after(self._position, STEP_ROWS)
         rows = [
             Row(seq, self._box(key), stored_ms, sender) for seq, key, stored_ms, sender in found

@@ -170,6 +170,16 @@ def test_a_walk_begins_anew_and_finds_what_was_acknowledged_since(short: Store) 
     assert seqs(short) == sent[5:]
 
 
+def test_a_step_sees_what_its_own_batch_has_stored(engine: Engine) -> None:
+    limits = StoreLimits(retention_read_ms=KEPT_MS, retention_unread_ms=KEPT_MS)
+    store = with_users(engine.open(limits), "ann", "bob")
+    with store.batch():
+        seq = store.append("bob", "ann", "m1", "x", NOW_MS).seq
+        store.tidy(LATER_MS)
+        assert [each.seq for each in store.expire(LATER_MS)] == [seq]
+    assert ids(store) == []
+
+
 def test_a_step_that_is_rolled_back_deletes_nothing(short: Store, reopen: Reopen) -> None:
     sent = fill(short, "bob", 5)
     ack(short, sent[3])
