@@ -29,13 +29,31 @@ def make_token() -> str:
 
 
 class WallClock:
-    """Milliseconds since the epoch, never going back: a clock that is set back stands still."""
+    """Milliseconds since the epoch, never going back.
 
-    def __init__(self) -> None:
+    When the machine's clock is set back, this one goes at half speed until time has caught up: it
+    must not stand still, since expiry, limits and what is tried again after a while go by it.
+    """
+
+    def __init__(
+        self,
+        wall_ns: Callable[[], int] = time.time_ns,
+        steady_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._wall_ns = wall_ns
+        self._steady_ns = steady_ns
         self._last_ms = 0
+        #: While the machine's clock is behind: what was told when that was noticed, and when.
+        self._behind: tuple[int, int] | None = None
 
     def __call__(self) -> int:
-        self._last_ms = max(self._last_ms, time.time_ns() // 1_000_000)
+        wall_ms = self._wall_ns() // 1_000_000
+        if wall_ms >= self._last_ms:
+            self._last_ms, self._behind = wall_ms, None
+            return wall_ms
+        steady_ns = self._steady_ns()
+        told_ms, since_ns = self._behind = self._behind or (self._last_ms, steady_ns)
+        self._last_ms = told_ms + (steady_ns - since_ns) // 2_000_000
         return self._last_ms
 
 
