@@ -39,11 +39,15 @@ class Push:
     def _look_after(self, frames: Frames, subscription: Subscription, now_ms: int) -> None:
         try:
             device = self._sessions.find(subscription.token, now_ms).device
-            cursor = self._read(subscription, device, 0).cursor
+            state = self._read(subscription, device, 0)
         except WireError:  # logged out, expired, or the account is gone
             self._end(frames, subscription)
             return
-        room = subscription.room(cursor)
+        room = subscription.room(state.cursor)
+        if state.lost is not None and state.lost.last > max(subscription.sent, subscription.told):
+            # Deleted before its turn came: the answer to the next subscribe says so.
+            self._end(frames, subscription)
+            return
         page = None
         if room > 0:
             page = self._read(subscription, device, room)

@@ -26,7 +26,10 @@ TICK_MS: Final = 1_000
 
 
 class Subscription:
-    """One receiver: a session on one connection. ``sent`` is the last sequence pushed."""
+    """One receiver: a session on one connection. ``sent`` is the last sequence pushed.
+
+    ``told`` is the last of what it was told to be lost.
+    """
 
     __slots__ = (
         "_arrived",
@@ -37,6 +40,7 @@ class Subscription:
         "seen_ms",
         "sent",
         "token",
+        "told",
         "user",
         "window",
     )
@@ -59,6 +63,7 @@ class Subscription:
         self.window = window
         self.sent = sent
         self.seen_ms = now_ms
+        self.told = 0
         #: What is in flight was pushed after this one.
         self._arrived = sent
         self._in_flight: deque[tuple[int, int, str]] = deque()  # sequence, bytes, mailbox

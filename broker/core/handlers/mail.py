@@ -68,6 +68,7 @@ def handle_subscribe(ctx: Context, args: commands.SubscribeArgs) -> Result:
         after=max(page.cursor, after if after <= page.last else 0),
         now_ms=ctx.now_ms,
     )
+    subscription.told = 0 if page.lost is None else page.lost.last
     ctx.subscriptions.listen(session.user, ctx.rooms.joined(session.user))
     answer = {
         "subscription": subscription.number,
@@ -136,7 +137,10 @@ def _lost(ctx: Context, page: Page, after: int, epoch: int | None) -> Lost | Non
     """Return what a reader has to be told of, who comes with a position and its epoch."""
     now = ctx.store.epoch
     if epoch is not None and epoch != now.number:
-        return Lost(now.lost.first, max(now.lost.last, after))
-    if after > page.last and after != SEQ_MAX:
-        return Lost(page.last + 1, after)
-    return page.lost
+        lost = Lost(now.lost.first, max(now.lost.last, after))
+    elif after > page.last and after != SEQ_MAX:
+        lost = Lost(page.last + 1, after)
+    else:
+        return page.lost
+    # What was deleted unread comes on top: whoever acknowledges now is not told of it again.
+    return lost if page.lost is None else Lost(page.lost.first, max(page.lost.last, lost.last))
