@@ -12,6 +12,7 @@ from broker.core.model import Route
 from broker.core.rates import SendLimits
 from broker.core.service import Arrival, Finished, Job, Service, Turn
 from broker.core.sessions import SessionLimits
+from broker.server.assembly import WallClock
 from tests.core.fakes import FakeHasher
 from tests.simulator.disk import Disk
 from tests.simulator.faults import Faults, FaultyStore, PowerCutError
@@ -37,17 +38,16 @@ class Observer(Protocol):
 
 
 class Clock:
-    """As `broker.server.assembly.WallClock`: of one life, and never going back in it."""
+    """The broker's clock over the machine's, which may be set: of one life."""
 
     def __init__(self, time: Scheduler) -> None:
         #: How far the machine's clock is ahead of true time.
         self.jumped_ms = 0
         self._time = time
-        self._last_ms = 0
+        self.restart()
 
     def __call__(self) -> int:
-        self._last_ms = max(self._last_ms, self.machine_ms())
-        return self._last_ms
+        return self._clock()
 
     def machine_ms(self) -> int:
         """Return what the machine's clock says, which may go back."""
@@ -55,7 +55,9 @@ class Clock:
 
     def restart(self) -> None:
         """Begin with what the machine's clock says."""
-        self._last_ms = 0
+        self._clock = WallClock(
+            lambda: self.machine_ms() * 1_000_000, lambda: self._time.now * 1_000
+        )
 
 
 class Broker:
@@ -83,6 +85,12 @@ class Broker:
         self._died_at = 0
         self.service: Service | None = None
         network.deliver = self._deliver
+
+    @property
+    def has_no_room(self) -> bool:
+        """Tell whether something in the turn under way could not be stored."""
+        reserve = getattr(self.engine, "_ballast", None)
+        return self.faults.troubled or bool(reserve is not None and reserve.sparing)
 
     @property
     def policy(self) -> Policy:

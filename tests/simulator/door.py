@@ -143,7 +143,7 @@ class Door:
                 self._given[reader].add(seq)
                 self._given_now[reader].add(seq)
         self._on_the_way.clear()
-        for (route, _), receiver in self._receivers.items():
+        for (route, _), receiver in self._receivers.items() if lost else ():
             if route in lost:  # all of it comes again, but for what has expired meanwhile
                 receiver.pushed.clear()
 
@@ -240,7 +240,7 @@ class Door:
 
     def _judge_age(self, reader: Reader, message: dict[str, Any]) -> None:
         ttl_ms = self.ttl_ms.get((message["from"], message["id"]))
-        troubled = self._broker.faults.troubled  # while there is no room, nothing can expire
+        troubled = self._broker.has_no_room  # then nothing can expire
         if ttl_ms is not None and message["at_ms"] + ttl_ms <= self._now_ms and not troubled:
             self.breach("expiry", f"{reader} got {message['seq']} after it had expired")
 

@@ -21,7 +21,7 @@ from tests.simulator.scheduler import Scheduler
 
 #: As `clients.client.Client` has it.
 _RETRY_MS: Final = 1_000
-#: A client whose connection takes nothing looks again after this.
+#: A client whose connection takes nothing looks again when it does, but not before this.
 _ROOM_US: Final = 20_000
 
 
@@ -182,7 +182,7 @@ class Node:
         while link is not None and (frames := session.take()):
             if not self._network.to_broker(link, frames):
                 session.give_back()
-                self._wake(self.time.now + _ROOM_US)
+                self._wake(max(self.time.now + _ROOM_US, link.stalled_until))
                 return
 
     def _follow(self) -> None:

@@ -150,7 +150,9 @@ class Sender:
         if code == OK:
             send.seq = result["seq"]
             self._answered.append(send)
-        elif self._phase.late_frames and call.sends > 1:
+        elif call.sends > 1 and (self._phase.late_frames or code == "storage_full"):
+            # What the refusal says of this attempt says nothing of one before it: where the disk is
+            # full the broker does not look whether the id is there already.
             code = None
         if code == "unauthorized":
             node.token = None
@@ -183,7 +185,8 @@ class Sender:
                 yield from log_in(node)
             send = next(iter(self._open.values()))
             if self._is_remembered(node, send):
-                self._send(node, send)
+                yield node.until(self._send(node, send))
+                yield node.pause(SECOND / 10)  # whoever hammers is refused for ever
             else:
                 del self._open[send.id]
         mortal = [send for send in self._answered if send.ttl_ms is not None]

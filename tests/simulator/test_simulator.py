@@ -77,6 +77,14 @@ FOUND = [
     # One copy of the store put back twice began two epochs at the same sequence, so that a reader
     # who skips what it has seen skipped messages of the second.
     ("epoch-without-a-clock", 9),
+    # After the machine's clock had been set back the broker's stood still, for hours perhaps, and
+    # with it all that is tried again after a while: a receiver that had no room got nothing more.
+    ("clock-stands-still", 2004),
+    # A reader who came after the store had been put back was told of that loss only, and never of
+    # what had been deleted before it had read it.
+    ("one-loss-hides-another", 2422),
+    # What was deleted while a device was subscribed, and behind, was passed over without a word.
+    ("deleted-while-subscribed", 3543),
 ]
 
 

@@ -28,7 +28,7 @@ def main() -> int:
         for bug in BUGS:
             if arguments.only in (None, bug.name):
                 status.update(f"{bug.name} ({len(catches) + 1} of {len(BUGS)})")
-                catches.append(hunt(bug, place, range(100_000), seconds_max=arguments.seconds))
+                catches.append(hunt(bug, place, seconds_max=arguments.seconds))
                 console.log(f"{bug.name}: {catches[-1].law or 'NOT CAUGHT'}")
     if arguments.json:
         sys.stdout.write(json.dumps([_fields(each) for each in catches]) + "\n")

@@ -14,6 +14,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from broker.core.dedup import DedupWindow
+from broker.core.handlers import mail
 from broker.core.mailbox import Mailbox, Reader
 from broker.core.mailboxes import Acknowledged, Mailboxes
 from broker.core.model import Epoch, Lost, Message, Page, State
@@ -24,6 +25,7 @@ from broker.core.retention import Retention
 from broker.core.sessions import Session as ServedSession
 from broker.core.sessions import Sessions
 from broker.core.subscriptions import Subscription, Subscriptions
+from broker.server.assembly import WallClock
 from broker.stores import sqlite, sqlite_epoch
 from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_log import MessageLog
@@ -368,6 +370,37 @@ def _end_told_once() -> Planted:
 @_bug("a new epoch begins a fixed way above the copy, so the same copy twice begins alike")
 def _epoch_without_a_clock() -> Planted:
     return patch.object(sqlite_epoch, "_SEQS_PER_MS", 0)
+
+
+@_bug("a clock that was set back stands still, and with it all that is tried again after a while")
+def _clock_stands_still() -> Planted:
+    def stand(self: WallClock) -> int:
+        self._last_ms = max(self._last_ms, self._wall_ns() // 1_000_000)
+        return self._last_ms
+
+    return patch.object(WallClock, "__call__", stand)
+
+
+@_bug("a reader who is told of another epoch is not told of what was deleted unread besides")
+def _one_loss_hides_another() -> Planted:
+    tell = mail._lost
+
+    def one(ctx: Any, page: Page, after: int, epoch: int | None) -> Lost | None:
+        told = tell(ctx, page._replace(lost=None), after, epoch)
+        return page.lost if told is None else told
+
+    return patch.object(mail, "_lost", one)
+
+
+@_bug("a receiver is not told of what is deleted while it is subscribed and behind")
+def _deleted_while_subscribed() -> Planted:
+    look = Push._look_after
+
+    def blind(self: Push, frames: Frames, subscription: Subscription, now_ms: int) -> None:
+        subscription.told = 2**63
+        look(self, frames, subscription, now_ms)
+
+    return patch.object(Push, "_look_after", blind)
 
 
 BUGS: Final = tuple(_BUGS)

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import NamedTuple
+from itertools import chain
+from typing import Final, NamedTuple
 
 from tests.proof.seeded.bugs import Bug
 from tests.simulator.disk import Disks
 from tests.simulator.run import Result, run
+
+#: Seeds that are tried first, of bugs that few seeds show; the last five were in the broker itself
+#: until the simulator came upon them there. A change of the plans changes what these seeds show:
+#: then the hunt goes on from the beginning.
+KNOWN: Final = {
+    "rollback-keeps-ids": 80,
+    "undelivered-is-forgotten": 26,
+    "unread-is-deleted": 115,
+    "room-read-from-before-joining": 34,
+    "leaving-changes-nothing": 14,
+    "client-overlooks-the-end": 200,
+    "epoch-not-changed": 9,
+    "epoch-without-a-clock": 9,
+    "end-told-once": 200,
+    "clock-stands-still": 2004,
+    "one-loss-hides-another": 2422,
+    "deleted-while-subscribed": 3543,
+}
 
 
 class Catch(NamedTuple):
@@ -26,10 +44,11 @@ class Catch(NamedTuple):
         return bool(self.law)
 
 
-def hunt(bug: Bug, place: Disks, seeds: Iterable[int], *, seconds_max: float) -> Catch:
+def hunt(bug: Bug, place: Disks, *, seconds_max: float) -> Catch:
     """Run seeds until one breaks a law with the bug and breaks none without it."""
     began = time.monotonic()
     seed = count = 0
+    seeds = chain([KNOWN[bug.name]] if bug.name in KNOWN else [], range(100_000))
     for count, seed in enumerate(seeds, 1):
         with bug.plant():
             found = _law(seed, place)
