@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -50,11 +51,23 @@ class Result:
 
 def run(seed: int, place: Disks, trace: Callable[[str], None] | None = None) -> Result:
     """Carry out the run of a seed; ``trace`` is handed each event as a line."""
-    logging.getLogger("kotak").setLevel(logging.CRITICAL + 1)
-    world = _World(plan_of(seed), place, trace)
-    luck = Random(f"epochs {seed}")
-    with repeatable(luck, world.broker.clock.machine_ms, lambda: world.time.now):
-        return world.carry_out()
+    with _silence():
+        world = _World(plan_of(seed), place, trace)
+        luck = Random(f"epochs {seed}")
+        with repeatable(luck, world.broker.clock.machine_ms, lambda: world.time.now):
+            return world.carry_out()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Let the broker not say, thousands of times, that its disk failed."""
+    log = logging.getLogger("kotak")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 class _World:
