@@ -118,6 +118,10 @@ def to_history(journal: Journal) -> History:
     records: list[Record] = []
     records += _sends(journal, unclear)
     for given in journal.given:
+        t0 = max(
+            # What was asked before the store was put back, and answered after it.
+            [given.t0, *(at for at, _ in journal.restored if at < given.t1)]
+        )
         seen = tuple(
             # The mark is passed on where it is missing; whether it may be there, the door judges.
             Seen(
@@ -125,14 +129,10 @@ def to_history(journal: Journal) -> History:
                 _sender(shown.sender, shown.room, given.reader),
                 shown.id,
                 shown.digest,
-                None if shown.redelivered else False,
+                None if shown.redelivered or t0 > given.t0 else False,
             )
             for shown in given.messages
             if (shown.sender, shown.id) not in unclear and not shown.sender.startswith("!")
-        )
-        t0 = max(
-            # What was asked before the store was put back, and answered after it.
-            [given.t0, *(at for at, _ in journal.restored if at < given.t1)]
         )
         records.append(Read(str(given.reader), t0, given.t1, OK, messages=seen))
     records += [ack._replace(user=f"{ack.user}/{ack.device}", device="") for ack in journal.acks]
