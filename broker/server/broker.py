@@ -16,7 +16,7 @@ import zmq
 from broker import logs
 from broker.config import Address, Config
 from broker.core.model import Account
-from broker.core.ports import Hasher, Store
+from broker.core.ports import Hasher, Store, StoreFailedError, StoreFullError
 from broker.exits import Exit, ExitError
 from broker.metrics import Metrics
 from broker.passwords import Argon2Hasher
@@ -62,6 +62,10 @@ _TEXT_COUNTERS: Final[Mapping[Figure, str]] = {
 _DISK_FAILED: Final = (
     Exit.DISK_FAILED,
     "the disk failed: nothing more is accepted. Start again to recover",
+)
+_NO_ROOM_FOR_DEMO: Final = (
+    Exit.DATA_FOLDER,
+    "the disk is full, with no room for the demo users: free some, or start without --demo",
 )
 _GATE_FAILED: Final = (
     Exit.GATE_FAILED,
@@ -268,11 +272,19 @@ def reload_logged(name: str, part: Gate | TlsDoor) -> None:
 
 
 def _add_demo_users(store: Store, hasher: Hasher) -> None:
-    """Make the original's users where they are missing; those that exist are left alone."""
-    with store.batch():
-        for user, name, password in DEMO_USERS:
-            if store.find(Account, user) is None:
-                store.put(Account(user, name, hasher.hash(password)))
+    """Make the original's users where they are missing; those that exist are left alone.
+
+    Errors: `ExitError`, where the disk is full or fails.
+    """
+    try:
+        with store.batch():
+            for user, name, password in DEMO_USERS:
+                if store.find(Account, user) is None:
+                    store.put(Account(user, name, hasher.hash(password)))
+    except StoreFullError as error:
+        raise ExitError(*_NO_ROOM_FOR_DEMO) from error
+    except StoreFailedError as error:
+        raise ExitError(*_DISK_FAILED) from error
 
 
 def _raise_open_files(needed: int) -> None:

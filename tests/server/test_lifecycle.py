@@ -15,9 +15,12 @@ import pytest
 import zmq
 
 from broker.config import Address, Config
+from broker.core.ports import StoreFailedError
 from broker.exits import Exit, ExitError
 from broker.server import Server
 from broker.server.listening import refused_address, require_free
+from broker.stores import sqlite_ballast
+from broker.stores.sqlite import SqliteStore
 from clients import Client
 from clients.text_connection import TextConnection
 from tests.server.in_process import PlainHasher, any_ports, held
@@ -129,6 +132,36 @@ def test_demo_users_that_exist_keep_their_passwords(config: Config) -> None:
     with Client(again.start().zmq) as client:
         assert client.login("shafwa", "my own password").user == "shafwa"
         again.stop()
+
+
+def test_on_a_full_disk_demo_users_are_refused_in_a_sentence_and_those_there_are_served(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_ballast, "BALLAST_BYTES", 2**60)  # no disk has so much to spare
+    with pytest.raises(ExitError, match="without --demo") as caught:
+        Server(config, hasher=PlainHasher()).start()
+    assert caught.value.code == Exit.DATA_FOLDER
+    monkeypatch.undo()
+    live(config)
+    monkeypatch.setattr(sqlite_ballast, "BALLAST_BYTES", 2**60)
+    server = Server(config, hasher=PlainHasher())
+    server.start()
+    server.stop()
+
+
+def test_a_disk_that_fails_under_the_demo_users_ends_the_start_with_a_sentence(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SqliteStore, "_commit", failing)
+    before = held()
+    with pytest.raises(ExitError, match="the disk failed") as caught:
+        Server(config, hasher=PlainHasher()).start()
+    assert caught.value.code == Exit.DISK_FAILED
+    assert held() == before
+
+
+def failing(_: SqliteStore) -> None:
+    raise StoreFailedError("SQLITE_IOERR: disk I/O error")
 
 
 def test_the_collector_is_slowed_down_for_the_program_only() -> None:
