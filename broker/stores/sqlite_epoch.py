@@ -86,7 +86,8 @@ def settle(database: sqlite3.Connection, witness: Witness, last: int) -> tuple[E
     seen = witness.read()
     put_back = bool(witnessed) if seen is None else seen.epoch != number or seen.last > last
     if put_back:
-        first_lost = last + 1
+        # From the first loss of all on: a client of the first epoch may have missed them all.
+        first_lost = first_lost or last + 1
         known = max(last, seen.last if seen is not None else 0)
         by_clock = time.time_ns() // 1_000_000 * _SEQS_PER_MS
         last = last_lost = by_clock if by_clock > known else known + _JUMP

@@ -167,14 +167,31 @@ def test_what_is_not_the_latest_state_begins_a_new_epoch_above_all_given_out(
     assert epoch(path) == store.epoch
 
 
-def test_losses_add_up(path: Path, witness: Path) -> None:
+def test_a_client_of_the_first_epoch_is_told_of_every_loss_since(path: Path, witness: Path) -> None:
+    """Whoever was away during two losses comes with an epoch before the first of them."""
+    numbers, losses = [epoch(path)[0]], []
+    for _ in range(3):
+        earlier_copy(path, witness)
+        number, lost = epoch(path)
+        numbers.append(number)
+        losses.append(lost)
+    assert len(set(numbers)) == 4
+    assert [lost.first for lost in losses] == [6, 6, 6], "messages 6 and 7 went first"
+    assert losses[0].last < losses[1].last < losses[2].last
+
+
+def test_a_copy_from_before_the_first_loss_knows_of_it_again(
+    path: Path, witness: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.db"
+    shutil.copy(path, copy)
     earlier_copy(path, witness)
-    first = epoch(path)
-    witness.unlink()
-    second = epoch(path)
-    assert second[0] != first[0]
-    assert second[1].first > first[1].last
-    assert second[1].last > second[1].first
+    send(store := SqliteStore(path), "after the first loss")
+    store.close()
+    shutil.copy(copy, path)
+    again = epoch(path)[1]
+    assert again.first == 6
+    assert again.last > store.mailboxes.last
 
 
 def test_what_was_stored_before_a_new_epoch_may_have_been_delivered(
