@@ -3,8 +3,11 @@
 #   prepare runtime|dev    install Kotak into .venv where that is not done yet; needs ROOT
 #
 # Two marks stand in .venv: `made-by` (for which checkout and which Python it was made) and
-# `installed-runtime` or `installed-dev` (for which pyproject.toml). While `unfinished` stands there,
-# an earlier run was interrupted, and .venv is made anew.
+# `installed-runtime` or `installed-dev` (for which pyproject.toml and pins). While `unfinished` stands
+# there, an earlier run was interrupted, and .venv is made anew.
+#
+# What is installed is what requirements/ pins, each file judged by its hash. Where a pin does not fit,
+# the installation fails: nothing else is taken in its place.
 # shellcheck shell=bash
 
 VENV="$ROOT/.venv"
@@ -33,7 +36,7 @@ is_prepared() {
 
 # A system upgrade changes what .venv/bin/python points to; a moved checkout breaks its paths.
 maker() { printf '%s %s' "$ROOT" "$(readlink -f "$VENV/bin/python" 2>/dev/null)"; }
-project() { cksum <"$ROOT/pyproject.toml"; }
+project() { cat "$ROOT/pyproject.toml" "$ROOT"/requirements/*.txt | cksum; }
 
 find_python() {
     local candidate
@@ -65,19 +68,28 @@ has_venv() {
 }
 
 install_into_venv() {
-    local python="$1" extra="$2" what="$ROOT"
-    [[ "$extra" == dev ]] && what="$ROOT[dev]"
+    local python="$1" extra="$2"
     is_usable || make_venv "$python"
     say "installing what Kotak needs (${extra}) into $VENV"
     touch "$VENV/unfinished"
-    if ! "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --editable "$what" </dev/null >"$VENV/pip.log" 2>&1 9<&-; then
-        tail -n 8 "$VENV/pip.log" >&2
-        die "the installation failed, see above; is the package index reachable? (all: $VENV/pip.log)"
-    fi
+    : >"$VENV/pip.log"
+    pip_install --require-hashes --requirement "$ROOT/requirements/build.txt" \
+        --requirement "$ROOT/requirements/$extra.txt"
+    # Kotak itself: built by what was just installed, and with nothing fetched beside it.
+    pip_install --no-deps --no-build-isolation --editable "$ROOT"
     maker >"$VENV/made-by"
     project | tee "$VENV/installed-$extra" >"$VENV/installed-runtime"
     rm "$VENV/unfinished"
+}
+
+pip_install() {
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@" \
+        </dev/null >>"$VENV/pip.log" 2>&1 9<&- && return
+    tail -n 8 "$VENV/pip.log" >&2
+    if grep -q -e 'DO NOT MATCH THE HASHES' -e 'require-hashes' "$VENV/pip.log"; then
+        die "a package is not the one that requirements/ pins, see above: do not install it (all: $VENV/pip.log)"
+    fi
+    die "the installation failed, see above; is the package index reachable? (all: $VENV/pip.log)"
 }
 
 # A .venv that somebody made by hand, recent and with pip, is used as it is.

@@ -38,6 +38,7 @@ case "${1:-} ${2:-}" in
     echo "pip $*" >>"$CALLS"
     [ -z "${SLOW_PIP:-}" ] || sleep 0.3
     [ -z "${KILL_PIP:-}" ] || kill -9 "$PPID"
+    [ -z "${WRONG_HASH:-}" ] || { echo "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES"; exit 1; }
     [ -z "${FAIL_PIP:-}" ] || { echo "ERROR: no route to host"; exit 1; } ;;
 "-m pytest") shift 2; echo "pytest $*" ;;
 "-c import ensurepip, venv") [ -z "${NO_VENV:-}" ] ;;
@@ -82,6 +83,9 @@ def checkout(tmp_path: Path) -> Checkout:
     root = tmp_path / "a checkout"
     shutil.copytree(ROOT / "scripts", root / "scripts")
     (root / "pyproject.toml").write_text("[project]\n")
+    (root / "requirements").mkdir()
+    for pins in ("build", "runtime", "dev"):
+        (root / f"requirements/{pins}.txt").write_text("")
     tools = tmp_path / "bin"
     tools.mkdir()
     for tool in [
@@ -99,6 +103,7 @@ def checkout(tmp_path: Path) -> Checkout:
         "cp",
         "chmod",
         "sleep",
+        "grep",
     ]:
         found = shutil.which(tool)
         assert found
@@ -115,17 +120,21 @@ def test_the_first_run_installs_and_says_so_and_the_second_is_silent(checkout: C
     assert "making" in first.stderr
     assert "installing what Kotak needs" in first.stderr
     assert len(first.stderr.splitlines()) == 2
-    assert [call.split()[0] for call in checkout.calls] == ["venv", "pip"]
+    assert [call.split()[0] for call in checkout.calls] == ["venv", "pip", "pip"]
     second = checkout.run("scripts/kotak", "who")
     assert (second.stdout, second.stderr) == ("kotak who\n", "")
-    assert len(checkout.calls) == 2
+    assert len(checkout.calls) == 3
 
 
-def test_pip_is_quiet_installs_editable_and_the_runtime_alone(checkout: Checkout) -> None:
+def test_pip_is_quiet_and_installs_what_is_pinned_and_then_kotak_alone(checkout: Checkout) -> None:
     checkout.run("scripts/broker")
-    assert checkout.calls[1] == (
-        f"pip -m pip install --quiet --disable-pip-version-check --editable {checkout.root}"
-    )
+    pip, pins = "pip -m pip install --quiet --disable-pip-version-check", checkout.root
+    files = (f"{pins}/requirements/{name}.txt" for name in ("build", "runtime"))
+    build, runtime = (f"--requirement {file}" for file in files)
+    assert checkout.calls[1:] == [
+        f"{pip} --require-hashes {build} {runtime}",
+        f"{pip} --no-deps --no-build-isolation --editable {checkout.root}",
+    ]
 
 
 def test_broker_is_kotak_serve_with_its_arguments_untouched(checkout: Checkout) -> None:
@@ -179,7 +188,7 @@ def test_prove_runs_from_any_folder_with_its_words_untouched(
 def test_test_installs_the_dev_extra_and_leaves_slow_tests_out(checkout: Checkout) -> None:
     ended = checkout.run("scripts/test", "-k", "a or b")
     assert ended.stdout == "pytest -m not slow -k a or b\n"
-    assert checkout.calls[1].endswith(f"{checkout.root}[dev]")
+    assert checkout.calls[1].endswith("/requirements/dev.txt")
     assert checkout.run("scripts/test", "-x", "--slow").stdout == "pytest -x\n"
     covered = checkout.run("scripts/test", "--coverage", "-x").stdout
     assert covered == "pytest -m not slow --cov --cov-report=term-missing:skip-covered -x\n"
@@ -189,14 +198,17 @@ def test_test_installs_the_dev_extra_and_leaves_slow_tests_out(checkout: Checkou
 def test_the_runtime_alone_is_not_enough_for_the_tests(checkout: Checkout) -> None:
     checkout.run("scripts/kotak")
     checkout.run("scripts/test")
-    assert [call.split()[0] for call in checkout.calls] == ["venv", "pip", "pip"]
+    assert [call.split()[0] for call in checkout.calls] == ["venv", *4 * ["pip"]]
 
 
-def test_a_changed_pyproject_installs_again_into_the_same_venv(checkout: Checkout) -> None:
+@pytest.mark.parametrize("changed", ["pyproject.toml", "requirements/runtime.txt"])
+def test_changed_dependencies_are_installed_again_into_the_same_venv(
+    checkout: Checkout, changed: str
+) -> None:
     checkout.run("scripts/kotak")
-    (checkout.root / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    (checkout.root / changed).write_text("# another\n")
     checkout.run("scripts/kotak")
-    assert [call.split()[0] for call in checkout.calls] == ["venv", "pip", "pip"]
+    assert [call.split()[0] for call in checkout.calls] == ["venv", *4 * ["pip"]]
 
 
 def test_a_run_that_was_killed_while_installing_is_made_good_by_the_next(
@@ -204,7 +216,7 @@ def test_a_run_that_was_killed_while_installing_is_made_good_by_the_next(
 ) -> None:
     assert checkout.run("scripts/kotak", KILL_PIP="1").returncode == -signal.SIGKILL
     assert checkout.run("scripts/kotak").returncode == 0
-    assert [call.split()[0] for call in checkout.calls] == ["venv", "pip", "venv", "pip"]
+    assert [call.split()[0] for call in checkout.calls] == ["venv", "pip", "venv", "pip", "pip"]
 
 
 def test_a_venv_whose_python_is_gone_is_made_again(checkout: Checkout) -> None:
@@ -238,7 +250,7 @@ def test_two_scripts_at_once_install_once(checkout: Checkout) -> None:
     environ = checkout.environ(SLOW_PIP="1")
     both = [subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [one.wait(TIMEOUT_S) for one in both] == [0, 0]
-    assert [call.split()[0] for call in checkout.calls] == ["venv", "pip"]
+    assert [call.split()[0] for call in checkout.calls] == ["venv", "pip", "pip"]
 
 
 def test_without_a_recent_python_the_message_says_what_to_do(checkout: Checkout) -> None:
@@ -270,6 +282,15 @@ def test_a_failed_download_shows_pips_last_lines_and_the_next_run_tries_again(
     assert "ERROR: no route to host" in ended.stderr
     assert "is the package index reachable?" in ended.stderr
     assert checkout.run("scripts/kotak", "who").stdout == "kotak who\n"
+
+
+def test_a_package_that_is_not_the_pinned_one_is_named_as_such_and_not_installed(
+    checkout: Checkout,
+) -> None:
+    ended = checkout.run("scripts/kotak", WRONG_HASH="1")
+    assert ended.returncode == 1
+    assert "is not the one that requirements/ pins" in ended.stderr
+    assert len(checkout.calls) == 2  # Kotak itself is not installed over the remains
 
 
 def test_a_venv_that_cannot_be_made_says_why(checkout: Checkout) -> None:
