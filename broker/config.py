@@ -225,6 +225,12 @@ class Config:
     workers: int = _setting(
         4, integer(2, 64), _RUNNING, "threads: one leads, the others hash passwords and follow"
     )
+    memory_max_bytes: int = _setting(
+        0,
+        integer(0, 1_024 * _GIB),
+        _RUNNING,
+        "memory that the broker may take, in bytes; 0: nine tenths of what there is",
+    )
     # A service manager's patience and ours: SIGTERM must be over within 5 s, drain included.
     drain_ms: int = _setting(
         3_000, integer(0, 4_000), _RUNNING, "the time that requests under way get at the end"

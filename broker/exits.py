@@ -28,6 +28,7 @@ class Exit(IntEnum):
     DATA_FOLDER = 5, "the data folder is unusable, damaged, foreign, or in use by another broker"
     DISK_FAILED = 6, "the disk failed while serving; start again to recover"
     GATE_FAILED = 7, "the encrypted door does not hold: strangers come in, or nobody does"
+    MEMORY_SPENT = 8, "the memory that the broker may take is spent; start again to recover"
 
 
 class ExitError(Exception):

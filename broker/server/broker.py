@@ -26,6 +26,7 @@ from broker.server.gate import Gate
 from broker.server.listening import refused_address, require_encrypted, require_free
 from broker.server.private_folder import require_private
 from broker.server.text_door import Figure, TextDoor, open_tls
+from broker.server.watch import Watch, memory_limit_bytes
 from broker.stores import AnyStore
 from broker.stores.folder import DataFolder, was_used
 from broker.transports.private_file import SecretFileError
@@ -70,6 +71,10 @@ _NO_ROOM_FOR_DEMO: Final = (
 _GATE_FAILED: Final = (
     Exit.GATE_FAILED,
     "the encrypted zmq door let a stranger in: it is closed. Start again, and look at the log",
+)
+_MEMORY_SPENT: Final = (
+    Exit.MEMORY_SPENT,
+    "the memory that the broker may take (memory_max_bytes) is spent. Start again to recover",
 )
 #: Seconds between looks at whether the slow requests are done.
 _DRAIN_POLL_S: Final = 0.01
@@ -165,6 +170,11 @@ class Server:
             on_failure=partial(self._fail, _DISK_FAILED),
         )
         self._text = TextDoor(config, _INPROC, context=context, tls=self._tls)
+        self._watch = Watch(
+            memory_max_bytes=memory_limit_bytes(config.memory_max_bytes),
+            refuse=partial(setattr, self._service, "closed"),
+            on_spent=partial(self._fail, _MEMORY_SPENT),
+        )
         http = self._open_http(store)
         self._pool.start()
         close_later(self._pool.stop)
@@ -172,6 +182,8 @@ class Server:
         if self._gate is not None:
             self._gate.watch(zmq_address, on_open=partial(self._fail, _GATE_FAILED))
             close_later(self._gate.unwatch)
+        close_later(self._watch.stop)
+        self._watch.start()
         self._publish(folder, zmq_address)
         return Doors(zmq_address, self._open_text(), http)
 
@@ -241,6 +253,13 @@ class Server:
             "kotak_subscriptions",
             "Peers that messages are pushed to",
             lambda: service.subscriptions,
+        )
+        watch = self._watch
+        gauge("kotak_memory_bytes", "Memory in use", lambda: watch.levels.memory_bytes)
+        gauge(
+            "kotak_open_files",
+            "Files open, connections among them",
+            lambda: watch.levels.open_files,
         )
         count("kotak_log_lines_dropped", "Log lines lost: nobody read them", logs.dropped)
         gauge("kotak_text_connections", "Text connections open", lambda: text.figure("connections"))
