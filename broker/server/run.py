@@ -20,6 +20,7 @@ from broker.server.listening import (
     require_encrypted,
     require_encrypted_way,
 )
+from broker.server.notify import READY, RELOADING, STOPPING, notify
 from broker.server.text_door import open_tls, serve_text
 from broker.transports.text_gateway import TextGateway
 from broker.transports.tls import TlsDoor
@@ -37,7 +38,9 @@ def run(config: Config) -> int:
 
     def act(number: signal.Signals) -> None:
         if number == signal.SIGHUP and _at_a_terminal() is terminal:
+            notify(RELOADING)
             server.reload()
+            notify(READY)
             return
         # A SIGHUP, too, where the terminal was closed: that is what it meant at first.
         log.info("stopping on %s: requests under way are finished", number.name)
@@ -52,8 +55,10 @@ def run(config: Config) -> int:
     try:
         _spare_the_collector()
         print(_introduction(config), f"ready {doors}", sep="\n", flush=True)  # noqa: T201 - a result
+        notify(READY)
         server.ending.wait()
     finally:
+        notify(STOPPING)
         server.stop()
     if server.failure is not None:
         raise server.failure
@@ -119,6 +124,7 @@ async def _gateway(
 
     def opened(_: TextGateway, address: Address) -> None:
         print(f"ready text={address} broker={broker_address}", flush=True)  # noqa: T201 - a result
+        notify(READY)
 
     await serve_text(
         config,
