@@ -92,7 +92,7 @@ class MessageLog:
         )
 
     def delete(self, seqs: Sequence[int]) -> None:
-        """Delete rows by sequence, in order: neighbours as one range."""
+        """Delete rows by sequence, in order, at least one: neighbours as one range."""
         for first, last in _ranges(seqs):
             self._run("DELETE FROM messages WHERE seq BETWEEN ? AND ?", (first, last))
             self._run("DELETE FROM expiries WHERE seq BETWEEN ? AND ?", (first, last))
@@ -121,5 +121,4 @@ def _ranges(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:
     ordered = list(seqs)
     starts = [0, *(index for index, (a, b) in enumerate(pairwise(ordered), 1) if b != a + 1)]
     for start, end in pairwise([*starts, len(ordered)]):
-        if start < end:
-            yield ordered[start], ordered[end - 1]
+        yield ordered[start], ordered[end - 1]

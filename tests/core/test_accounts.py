@@ -81,3 +81,15 @@ def test_a_login_under_way_may_know_the_hash_that_another_one_renewed(accounts: 
     with pytest.raises(WireError) as caught:
         accounts.check("ann", True, "v1:password")
     assert caught.value.code is Code.BAD_CREDENTIALS
+
+
+def test_no_more_renewed_hashes_are_remembered_than_logins_can_be_under_way(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every login for years would leave one behind."""
+    monkeypatch.setattr(accounts_module, "RENEWED_MAX", 2)
+    for number in range(5):
+        account = accounts.create(f"user{number}", None, f"v1:{number}")
+        accounts.renew_password_hash(account, f"v2:{number}")
+        assert accounts.check(account.user, True, f"v1:{number}").password_hash == f"v2:{number}"
+        assert len(accounts._renewed) <= 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from broker.core import service
 from broker.core.handlers import Policy
 from broker.core.mailboxes import EXPIRED_PER_STEP_MAX
 from broker.core.ports import DEFAULT_LIMITS, StoreFullError, StoreLimits
@@ -34,6 +35,22 @@ def test_however_many_are_late_none_of_them_is_read(world: World) -> None:
         world.ok("chat", ann, to="ann", text="x", id=f"m{number}", ttl_ms=1_000)
     world.now_ms += 1_000
     assert {each["from"] for each in world.ok("inbox", ann)["messages"]} == {"!kotak"}
+
+
+def test_one_turn_takes_out_no_more_than_it_has_time_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred thousand that are due at once must not hold every answer up."""
+    monkeypatch.setattr(service, "EXPIRY_STEPS_MAX", 2)
+    ann, ben = world.user("ann"), world.user("ben")
+    count = 3 * EXPIRED_PER_STEP_MAX
+    for number in range(count):
+        world.ok("chat", ann, to="ben", text="x", id=f"m{number}", ttl_ms=1_000)
+    world.now_ms += 1_000
+    world.turn()
+    assert world.service.expired == 2 * EXPIRED_PER_STEP_MAX
+    assert world.texts(ben) == []
+    assert world.service.expired == count
 
 
 def test_a_life_has_bounds(world: World) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from broker.core.handlers import Policy
-from broker.core.ports import DEFAULT_LIMITS
+from broker.core.ports import DEFAULT_LIMITS, StoreLimits
 from broker.core.subscriptions import IN_FLIGHT_BYTES_MAX, TICK_MS
 from broker.wire.errors import Code
 from broker.wire.limits import (
@@ -220,3 +220,22 @@ def test_a_removed_user_is_pushed_nothing(pair: Pair) -> None:
     pair.world.code("chat", pair.ann, to="ben", text="x", id="m")
     pair.idle()
     assert [body["kind"] for _, body in pair.world.events] in ([], ["ended"])
+
+
+def test_a_receiver_whose_messages_were_deleted_before_their_turn_came_is_told(pair: Pair) -> None:
+    """Its device had no room while another reader acknowledged them, and they grew old."""
+    world = World(Policy(), limits=StoreLimits(retention_read_ms=1_000))
+    ann, ben = world.user("ann"), world.user("ben")
+    phone = world.login("ben", device="phone")
+    world.ok("subscribe", phone, window=1)
+    one, two, three = world.send(ann, "ben", "one", "two", "three")
+    world.ok("ack", ben, seq=three)
+    world.now_ms += 1_001
+    world.service.tidy(world.now_ms)
+    world.send(ann, "ben", "four")
+    assert [body["kind"] for _, body in world.events] == ["messages", "ended"]
+    again = world.ok("subscribe", phone, after=one)
+    assert again["history_lost"] == {"first": one, "last": three}
+    assert [body["kind"] for _, body in world.events[2:]] == ["messages"]
+    assert world.events[-1][1]["messages"][0]["text"] == "four"
+    assert two < three

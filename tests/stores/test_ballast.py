@@ -239,6 +239,28 @@ def test_a_start_on_a_full_disk_uses_the_reserve_and_without_one_says_what_helps
         SqliteStore(path)
 
 
+@pytest.mark.parametrize(
+    ("number", "sentence"), [(errno.ENOSPC, "no room on the disk"), (errno.EIO, "cannot be used")]
+)
+def test_where_sqlite_opens_nothing_a_probe_tells_a_full_disk_from_one_that_fails(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, sentence: str
+) -> None:
+    make(path, "m1")
+    path.with_name(BALLAST_NAME).unlink()
+    before = path.read_bytes()
+
+    def unable(*_: object, **__: object) -> sqlite3.Connection:
+        error = sqlite3.OperationalError("unable to open database file")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise error
+
+    monkeypatch.setattr(sqlite3, "connect", unable)
+    monkeypatch.setattr(os, "open", failing(number))
+    with pytest.raises(StoreUnusableError, match=sentence):
+        SqliteStore(path)
+    assert path.read_bytes() == before
+
+
 def test_one_refused_send_does_not_cost_its_batch_the_acknowledgements(
     store: SqliteStore, disk: SimpleNamespace
 ) -> None:

@@ -24,7 +24,7 @@ from broker.core.ports import (
     StoreUnusableError,
 )
 from broker.stores import open_store, sqlite_schema
-from broker.stores.folder import DataFolder, FolderHeldError
+from broker.stores.folder import DataFolder, FolderHeldError, was_used
 from broker.stores.memory import MemoryStore
 from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_database
@@ -222,6 +222,16 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         DataFolder(tmp_path / "file" / "data")
 
 
+def test_a_folder_that_cannot_even_be_looked_for_counts_as_unused_and_is_refused(
+    tmp_path: Path,
+) -> None:
+    """Whoever looks first whether a broker runs there must not end in a traceback."""
+    unspeakable = tmp_path / ("x" * 300)
+    assert not was_used(unspeakable)
+    with pytest.raises(StoreUnusableError, match="cannot be used: File name too long"):
+        DataFolder(unspeakable)
+
+
 def test_a_second_broker_on_the_folder_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     with DataFolder(tmp_path / "data"), pytest.raises(FolderHeldError, match="another broker"):
         DataFolder(tmp_path / "data")
@@ -284,6 +294,14 @@ def test_a_damaged_header_is_left_alone(path: Path) -> None:
     make(path, "m1")
     path.write_bytes(b"garbage!" * 2 + path.read_bytes()[16:])
     refused(path, "cannot be used")
+
+
+def test_damage_that_lets_it_be_opened_is_found_before_anything_is_written(path: Path) -> None:
+    make(path, "m1")
+    whole = bytearray(path.read_bytes())
+    whole[36:40] = (7).to_bytes(4, "big")  # the header counts free pages that are not there
+    path.write_bytes(whole)
+    refused(path, "is damaged: restore a backup")
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9])
@@ -531,13 +549,20 @@ class FaultyConnection:
         self._code = code
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        self._fail_at(statement)
+        return self.real.execute(statement, *values)
+
+    def executemany(self, statement: str, rows: Any) -> sqlite3.Cursor:
+        self._fail_at(statement)
+        return self.real.executemany(statement, rows)
+
+    def _fail_at(self, statement: str) -> None:
         if self.fails and statement.startswith(self.fails):
             self.fails = "" if self.fails_once else self.fails
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = self._code
             error.sqlite_errorname = "SQLITE_IOERR"
             raise error
-        return self.real.execute(statement, *values)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
@@ -565,6 +590,7 @@ STEPS: dict[str, Callable[[SqliteStore], object]] = {
     "SELECT digest": lambda store: store.find_all(SessionRecord, of="bob"),
     "INSERT INTO expiries": lambda store: expire(store, send_ending(store)),
     "INSERT INTO rooms": lambda store: with_room(store, "bob"),
+    "INSERT INTO readers": lambda store: acknowledge(store, 1),
     "DELETE FROM messages": remove,
 }
 
