@@ -72,7 +72,7 @@ class Pump:
         for end in link.events():
             if end is not None:
                 self.receive()  # what the broker answered before it went
-                self.session.lost(monotonic_ms(), end.reason)
+                self.session.lost(monotonic_ms(), end.reason, final=end.final)
                 if end.final:
                     self.session.fail_unsent(end.reason)
                 return

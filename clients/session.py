@@ -44,6 +44,11 @@ CONNECT_MS: Final = 5_000
 #: Between attempts to connect, and between repetitions: doubled each time, with jitter.
 BACKOFF_MS: Final = 50
 BACKOFF_MS_MAX: Final = 2_000
+#: ... but no longer than this where the broker is away, so that all are back soon after it. Of
+#: 10 000 clients a machine without its broker refuses 27 000 attempts a second, a tenth of a core;
+#: to one that is back they are the same 10 000 handshakes (1 s of work, encrypted 7 s), within half
+#: a second and not two: a client has one attempt under way, and waits 5 s for its answer.
+RECONNECT_MS_MAX: Final = 500
 #: The finest step of timers: bounds how often the unanswered requests are looked through.
 GRAIN_MS: Final = 10
 #: Repetitions on a connection that answers otherwise wait longer each time, up to so many times.
@@ -313,14 +318,15 @@ class Session:
             self._subscription.received(body)
 
     def _received_other(self, value: Any, now_ms: float) -> None:
-        """Take in an ERROR reply; one without an id belongs to no request of ours."""
+        """Take in an ERROR reply; what has no id belongs to no request of ours.
+
+        Errors: `WireError`, where it is no reply at all.
+        """
         reply = read_reply(value)
         if reply.error is not None and reply.request_id is not None:
             call = self._pending.get(reply.request_id)
             if call is not None:
                 self._refused(call, reply.error, now_ms)
-        elif reply.request_id is not None:
-            raise WireError(Code.BAD_REQUEST, "the result of an OK reply must be a map")
 
     def _refused(self, call: Call, error: WireError, now_ms: float) -> None:
         """Repeat the call later, or fail it."""
@@ -359,15 +365,19 @@ class Session:
             if not (self._hold_end_ms if ordered else call.refusal):
                 self._queue(call, now_ms)
 
-    def lost(self, now_ms: float, reason: str) -> None:
-        """Note that the connection is broken, or judge it so; another follows by itself."""
+    def lost(self, now_ms: float, reason: str, *, final: bool = False) -> None:
+        """Note that the connection is broken, or judge it so; another follows by itself.
+
+        ``final``: it will be refused, too, until somebody changes the keys; a try costs both much.
+        """
         self._up = False
         self.wanted = 0
         self._trouble = reason
         self._outgoing.clear()
         self._probe_end_ms = self._connect_end_ms = inf
         self._attempts += 1
-        self._not_before_ms = now_ms + self._delay(None, self._attempts)
+        most_ms = BACKOFF_MS_MAX if final else RECONNECT_MS_MAX
+        self._not_before_ms = now_ms + self._delay(None, self._attempts, most_ms)
         self.by(self._not_before_ms)
         if self._subscription is not None:
             self._subscription.lost(now_ms)
@@ -377,9 +387,9 @@ class Session:
         self.wanted = self._connections
         self._connect_end_ms = now_ms + CONNECT_MS
 
-    def _delay(self, least_ms: int | None, attempt: int) -> float:
+    def _delay(self, least_ms: int | None, attempt: int, most_ms: int = BACKOFF_MS_MAX) -> float:
         """Return the wait before the ``attempt``-th repetition; jitter keeps clients apart."""
-        doubled: float = min(BACKOFF_MS << min(attempt - 1, 10), BACKOFF_MS_MAX)
+        doubled: float = min(BACKOFF_MS << min(attempt - 1, 10), most_ms)
         if least_ms is not None:
             return max(least_ms, 1) * (1 + self._random() / 4)
         return doubled * (0.5 + self._random() / 2)

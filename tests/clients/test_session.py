@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import msgpack
 import pytest
 
@@ -18,7 +20,7 @@ from clients.errors import (
     TooLarge,
 )
 from clients.request import Call
-from clients.session import BACKOFF_MS_MAX, CONNECT_MS, PENDING_MAX
+from clients.session import BACKOFF_MS_MAX, CONNECT_MS, PENDING_MAX, RECONNECT_MS_MAX
 from tests.clients.session_bench import RETRY_MS, Bench
 
 
@@ -37,8 +39,11 @@ def test_nothing_is_handed_out_before_the_connection_stands() -> None:
     bench.call()
     assert bench.turn() == []
     assert bench.session.wanted == 1
+    bench.call()
+    assert bench.turn() == []
+    assert bench.session.wanted == 1, "and the one that is being made will do for all"
     bench.session.connected(bench.now)
-    assert len(bench.turn()) == 1
+    assert len(bench.turn()) == 2
 
 
 def test_no_connection_is_wanted_before_the_first_request() -> None:
@@ -215,25 +220,47 @@ def test_after_a_break_everything_unanswered_is_repeated_oldest_first_with_the_s
     assert bench.session.wanted == 2
 
 
+def wait_after_a_loss(bench: Bench, *, final: bool = False) -> float:
+    """Break the connection, or the attempt to make one; return after how long another begins."""
+    while not bench.session.wanted:
+        bench.turn(1)
+    begin = bench.now
+    bench.session.lost(bench.now, "refused", final=final)
+    while not bench.session.wanted:
+        bench.turn(1)
+    return bench.now - begin
+
+
 def test_attempts_to_connect_back_off_and_begin_anew_once_the_broker_was_heard() -> None:
     bench = Bench(connect=False)
     bench.call(timeout_ms=10**6)
-    waits = []
-    for _ in range(9):
-        while not bench.session.wanted:
-            bench.turn(1)
-        begin = bench.now
-        bench.session.lost(bench.now, "refused")
-        while not bench.session.wanted:
-            bench.turn(1)
-        waits.append(bench.now - begin)
+    waits = [wait_after_a_loss(bench) for _ in range(9)]
     assert waits[:4] == [50, 100, 200, 400]
-    assert waits[-1] == BACKOFF_MS_MAX
+    assert waits[4:] == [RECONNECT_MS_MAX] * 5, "so soon is it back when its broker is"
     bench.session.connected(bench.now)
     bench.turn()
     bench.ok(99)
     bench.session.lost(bench.now, "gone")
     assert bench.session.due_ms - bench.now == 50
+
+
+def test_a_client_that_no_broker_admits_tries_more_seldom() -> None:
+    """Each try costs both sides a handshake, and waits for a person."""
+    bench = Bench(connect=False)
+    bench.call(timeout_ms=10**6)
+    waits = [wait_after_a_loss(bench, final=True) for _ in range(9)]
+    assert waits[-1] == BACKOFF_MS_MAX
+
+
+def test_clients_that_lost_their_broker_together_come_back_spread_over_half_the_wait() -> None:
+    """Ten thousand of them must not all knock at the same moment."""
+    waits = []
+    for number in range(100):
+        bench = Bench(random=number / 100, connect=False)
+        bench.call(timeout_ms=10**6)
+        waits.append([wait_after_a_loss(bench) for _ in range(6)][-1])
+    for begin in range(RECONNECT_MS_MAX // 2, RECONNECT_MS_MAX, 50):
+        assert sum(begin <= wait < begin + 50 for wait in waits) == 20
 
 
 def test_jitter_halves_the_wait_at_most() -> None:
@@ -250,6 +277,21 @@ def test_an_attempt_to_connect_that_nobody_answers_is_given_up() -> None:
     bench.turn()
     bench.turn(CONNECT_MS)
     assert bench.session.wanted == 0
+
+
+def test_where_more_attempts_would_end_alike_what_was_never_sent_fails_at_once() -> None:
+    """What was sent may have been carried out, and what has no deadline waits for a person."""
+    bench = Bench()
+    sent = bench.call()
+    bench.turn()
+    bench.session.lost(bench.now, "the broker closed the connection")
+    unsent, patient = bench.chat(), bench.call(timeout_ms=inf)
+    bench.session.fail_unsent("the key is not admitted")
+    with pytest.raises(ConnectionFailed, match="not admitted") as caught:
+        unsent.value()
+    assert caught.value.message_id == "id-hi"
+    assert not sent.done
+    assert not patient.done
 
 
 def test_an_idle_client_does_not_reconnect_until_it_is_used() -> None:

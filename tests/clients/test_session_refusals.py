@@ -70,6 +70,19 @@ def test_a_hold_outlives_a_reconnect() -> None:
     assert bench.ids(400) == [chat.request_id]
 
 
+def test_chats_whose_hold_ends_without_a_connection_go_out_in_order_with_the_next_one() -> None:
+    bench = Bench(random=0.0, connect=False)
+    first, second = bench.chat("1"), bench.chat("2")
+    bench.turn()
+    bench.session.connected(bench.now)
+    bench.turn()
+    bench.error(first, Code.UNAVAILABLE, retry_after_ms=500)
+    bench.session.lost(bench.now, "gone")
+    assert bench.turn(500) == []
+    bench.session.connected(bench.now)
+    assert bench.ids() == [first.request_id, second.request_id]
+
+
 def test_a_pipeline_over_the_rate_is_repeated_from_the_refused_one_on_and_in_order() -> None:
     bench = Bench(random=0.0)
     chats = [bench.chat(str(n)) for n in range(6)]

@@ -297,6 +297,26 @@ def test_without_a_connection_leaving_waits_for_nobody() -> None:
     assert desk.bench.session.pending == 0
 
 
+def test_a_client_full_of_requests_leaves_all_the_same() -> None:
+    """The broker will notice the silence."""
+    desk = Desk()
+    desk.push(1, after=0)
+    desk.next()
+    for _ in range(PENDING_MAX):
+        desk.bench.call("kotakmasuk")
+    assert desk.leave() == []
+    assert desk.bench.session.subscription is None
+    assert not [request for request in desk.sent() if request[1] == "unsubscribe"]
+
+
+def test_a_subscription_that_has_failed_does_not_come_back_with_the_connection() -> None:
+    desk = Desk()
+    desk.refuse(desk.the_one_sent("ping", HEARTBEAT_MS), Code.UNAUTHORIZED)
+    desk.bench.session.lost(desk.bench.now, "gone")
+    assert desk.sent(10_000) == []
+    assert desk.bench.session.wanted == 0, "nobody waits for anything"
+
+
 def test_an_unsubscribe_without_an_answer_does_not_end_the_next_subscription() -> None:
     desk = Desk()
     desk.leave()
