@@ -1,0 +1,221 @@
+"""Puts a backup in the place of a database, such that a kill leaves the one or the other.
+
+The next start takes what was put in for an earlier state and begins a new epoch, so that clients
+are told (docs/DURABILITY.md, "When history was lost"). For that the copy gets another number of its
+epoch before it has its name: `sqlite_epoch.settle` finds it to be none that was here.
+
+The log is what makes it delicate. SQLite would replay the former database's log into the new one,
+and a database without its log has lost its last commits. So the log is moved into the former
+database first; where that cannot be done (that is why somebody restores), it is copied aside, the
+database gets its other name, and a start meanwhile is refused: it finds a log and no database.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from broker.core.ports import StoreUnusableError
+from broker.stores.folder import NO_ROOM, sync_folder
+from broker.stores.sqlite_backup import open_reader
+from broker.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS
+from broker.stores.sqlite_wal import damaged
+
+#: What the copy is called behind the database's name until it is whole.
+RESTORING_SUFFIX: Final = ".restoring"
+#: ... and the former database, with the time behind it.
+BEFORE_SUFFIX: Final = ".before-restore-"
+#: As `sqlite_epoch`: epochs fit every language's exact integers.
+_EPOCH_MAX: Final = 2**53
+
+#: The first version that knows of epochs.
+_VERSION_MIN: Final = 2
+
+#: Is told each step that has been done, by its name.
+Step = Callable[[str], None]
+
+
+class Restored(NamedTuple):
+    """What was put in, and where the former database is now (None: there was none)."""
+
+    messages: int
+    users: int
+    sessions: int
+    former: Path | None
+
+
+def put_back(backup: Path, database: Path, *, stamp: str, step: Step = lambda _: None) -> Restored:
+    """Check ``backup`` and put it in the place of ``database``, whose folder nobody else holds.
+
+    ``stamp`` is the time, for the name of the former database.
+    Errors: `StoreUnusableError` with the reason and what to do. Until the very last step the former
+    database is what a start finds, or a start is refused and this is to be repeated.
+    """
+    new = database.with_name(database.name + RESTORING_SUFFIX)
+    try:
+        _require_ours(backup)
+        _remove(new)
+        _copy(backup, new)
+        step("copied")
+        restored = _prepare(new, backup)
+        step("prepared")
+        former = _exchange(new, database, stamp, step)
+    except (sqlite3.Error, OSError) as error:
+        raise _unusable(error, backup, database) from error
+    finally:
+        _remove(new)
+    return restored._replace(former=former)
+
+
+# --- the backup ------------------------------------------------------------------------------
+
+
+def _require_ours(backup: Path) -> None:
+    """Refuse what is not a database of ours, or not a whole one, before anything is copied."""
+    if not backup.is_file():
+        raise StoreUnusableError(
+            f"there is no file {backup}: give a backup, as 'kotak admin backup' has made it"
+        )
+    log = backup.with_name(backup.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        raise StoreUnusableError(
+            f"{log.name} lies beside {backup}: it is a part of a database in use, not a backup. "
+            "Start a broker on its folder and stop it, then there is one file"
+        )
+    with closing(_immutable(backup)) as database:
+        try:
+            (mark,) = database.execute("PRAGMA application_id").fetchone()
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+        except sqlite3.DatabaseError:
+            mark, version = 0, 0
+    if mark != APPLICATION_ID or not version:
+        raise StoreUnusableError(f"{backup} is no database of Kotak's: give another file")
+    if version > len(MIGRATIONS):
+        raise StoreUnusableError(
+            f"{backup} was written by a newer Kotak (schema {version}, this one knows "
+            f"{len(MIGRATIONS)}): install that version"
+        )
+    if version < _VERSION_MIN:
+        raise StoreUnusableError(
+            f"{backup} is older than what can be restored so (schema {version}): put it as "
+            "kotak.db into an empty folder of mode 0700, start a broker there, and take a new one"
+        )
+
+
+def _immutable(path: Path) -> sqlite3.Connection:
+    """Open a file without leaving anything beside it."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+
+
+def _copy(backup: Path, new: Path) -> None:
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as target, backup.open("rb") as source:
+        shutil.copyfileobj(source, target, 1_048_576)
+
+
+def _prepare(new: Path, backup: Path) -> Restored:
+    """Look through every page of the copy, and make it begin a new epoch where it is started."""
+    with closing(sqlite3.connect(new, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = DELETE")
+        database.execute("PRAGMA synchronous = FULL")
+        try:
+            (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) not in (
+                sqlite3.SQLITE_CORRUPT,
+                sqlite3.SQLITE_NOTADB,
+            ):
+                raise
+            verdict = str(error)
+        if verdict != "ok":
+            raise StoreUnusableError(
+                f"{backup} is damaged ({verdict.splitlines()[-1]}): give another backup. "
+                "Nothing was changed"
+            )
+        database.execute(
+            "UPDATE epoch SET number = ?, witnessed = 1", (1 + secrets.randbelow(_EPOCH_MAX - 1),)
+        )
+        messages, users, sessions = (
+            database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - ours
+            for table in ("messages", "accounts", "sessions")
+        )
+    with new.open("rb+") as file:
+        os.fsync(file.fileno())
+    return Restored(messages, users, sessions, None)
+
+
+# --- the place -------------------------------------------------------------------------------
+
+
+def _exchange(new: Path, database: Path, stamp: str, step: Step) -> Path | None:
+    """Put the copy in, and return where the former database is."""
+    log = database.with_name(database.name + "-wal")
+    former = database.with_name(database.name + BEFORE_SUFFIX + stamp)
+    there = database.exists()
+    whole = _log_moved(database, log)
+    step("log moved")
+    if whole and there:
+        former.hardlink_to(database)  # a second name: there is no moment without a database
+    elif not whole:
+        shutil.copyfile(log, former.with_name(former.name + "-wal"))
+        sync_folder(database.parent)
+        step("log copied")
+        if there:
+            database.rename(former)
+            sync_folder(database.parent)  # before its log is emptied
+        step("moved aside")
+        os.truncate(log, 0)  # empty, it is no part of any database; there, it refuses a start
+    step("set aside")
+    new.replace(database)
+    sync_folder(database.parent)
+    step("put in")
+    for suffix in ("-wal", "-shm"):
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
+    return former if there else None
+
+
+def _log_moved(database: Path, log: Path) -> bool:
+    """Move the log into its database; False where that cannot be done without a loss."""
+    if not log.exists() or not log.stat().st_size:
+        return True
+    if not database.exists():
+        return False
+    with suppress(sqlite3.Error):
+        with closing(open_reader(database)) as reader:
+            reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            if damaged(log):
+                return False
+        with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+            writer.execute("PRAGMA synchronous = FULL")
+            busy, _, _ = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+    return False
+
+
+def _remove(new: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        with suppress(OSError):
+            new.with_name(new.name + suffix).unlink()
+
+
+def _unusable(error: sqlite3.Error | OSError, backup: Path, database: Path) -> StoreUnusableError:
+    if isinstance(error, OSError):
+        full, reason = error.errno in NO_ROOM, str(error.strerror)
+    else:
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        reason = getattr(error, "sqlite_errorname", type(error).__name__)
+    if full:
+        return StoreUnusableError(
+            f"there is no room for {backup} beside {database}: free as much as it has, and try "
+            "again. Nothing was changed"
+        )
+    return StoreUnusableError(
+        f"{backup} cannot be put in the place of {database} ({reason}): look at the folder and "
+        "its disk, then try again; the former database is still there"
+    )
