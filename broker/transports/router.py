@@ -42,7 +42,6 @@ BACKLOG_CONNECTIONS: Final = 1_024
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
-_RCVMORE: Final = int(zmq.RCVMORE)
 
 #: Where a connection at an encrypted door has no key: our own, by inproc.
 _NO_KEY: Final = bytes(KEY_CHARS)
@@ -133,7 +132,8 @@ class Router:
                     frame = recv(_NOBLOCK, False)
                     frames.append(frame.bytes)
                     if len(frames) > FRAMES_PER_MESSAGE_MAX:
-                        self._skip_message()
+                        while frame.more:  # keeping nothing: 0.5 us a frame, and nobody else's turn
+                            frame = recv(_NOBLOCK, False)
                         arrivals.append((route, None))
                         break
                 else:
@@ -189,12 +189,6 @@ class Router:
         """Close the door; replies under way have ``LINGER_MS`` to leave."""
         for socket in (self._socket, self._bell, self._bell_rope):
             socket.close()
-
-    def _skip_message(self) -> None:
-        """Take the rest of a message that has too many frames, keeping nothing of it."""
-        recv, more = self._socket.recv, self._socket.getsockopt
-        while more(_RCVMORE):
-            recv(_NOBLOCK)
 
     def _silence_bell(self) -> None:
         with suppress(zmq.Again):
