@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 from broker.core.ports import StoreUnusableError
 from broker.stores.folder import NO_ROOM, sync_folder
 from broker.stores.sqlite_backup import open_reader
+from broker.stores.sqlite_checkpoint import PRIMARY_CODE
 from broker.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS
 from broker.stores.sqlite_wal import damaged
 
@@ -34,6 +35,9 @@ BEFORE_SUFFIX: Final = ".before-restore-"
 #: As `sqlite_epoch`: epochs fit every language's exact integers.
 _EPOCH_MAX: Final = 2**53
 
+#: What a database begins with; source: https://sqlite.org/fileformat2.html#the_database_header
+_MAGIC: Final = b"SQLite format 3\0"
+_HEAD_BYTES: Final = 100
 #: The first version that knows of epochs.
 _VERSION_MIN: Final = 2
 
@@ -88,12 +92,7 @@ def _require_ours(backup: Path) -> None:
             f"{log.name} lies beside {backup}: it is a part of a database in use, not a backup. "
             "Start a broker on its folder and stop it, then there is one file"
         )
-    with closing(_immutable(backup)) as database:
-        try:
-            (mark,) = database.execute("PRAGMA application_id").fetchone()
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-        except sqlite3.DatabaseError:
-            mark, version = 0, 0
+    mark, version = _marks(backup)
     if mark != APPLICATION_ID or not version:
         raise StoreUnusableError(f"{backup} is no database of Kotak's: give another file")
     if version > len(MIGRATIONS):
@@ -108,9 +107,13 @@ def _require_ours(backup: Path) -> None:
         )
 
 
-def _immutable(path: Path) -> sqlite3.Connection:
-    """Open a file without leaving anything beside it."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+def _marks(backup: Path) -> tuple[int, int]:
+    """Return whose the file is and its schema's version, from its first page; zeros: nobody's."""
+    with backup.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if len(head) < _HEAD_BYTES or not head.startswith(_MAGIC):
+        return 0, 0
+    return int.from_bytes(head[68:72]), int.from_bytes(head[60:64])
 
 
 def _copy(backup: Path, new: Path) -> None:
@@ -122,22 +125,13 @@ def _copy(backup: Path, new: Path) -> None:
 def _prepare(new: Path, backup: Path) -> Restored:
     """Look through every page of the copy, and make it begin a new epoch where it is started."""
     with closing(sqlite3.connect(new, isolation_level=None)) as database:
-        database.execute("PRAGMA journal_mode = DELETE")
-        database.execute("PRAGMA synchronous = FULL")
-        try:
-            (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) not in (
-                sqlite3.SQLITE_CORRUPT,
-                sqlite3.SQLITE_NOTADB,
-            ):
-                raise
-            verdict = str(error)
+        verdict = _verdict(database)
         if verdict != "ok":
             raise StoreUnusableError(
                 f"{backup} is damaged ({verdict.splitlines()[-1]}): give another backup. "
                 "Nothing was changed"
             )
+        database.execute("PRAGMA synchronous = FULL")
         database.execute(
             "UPDATE epoch SET number = ?, witnessed = 1", (1 + secrets.randbelow(_EPOCH_MAX - 1),)
         )
@@ -148,6 +142,19 @@ def _prepare(new: Path, backup: Path) -> Restored:
     with new.open("rb+") as file:
         os.fsync(file.fileno())
     return Restored(messages, users, sessions, None)
+
+
+def _verdict(database: sqlite3.Connection) -> str:
+    """Look through the whole file; return "ok", or what is wrong with it."""
+    try:
+        database.execute("PRAGMA journal_mode = DELETE")  # one file, without a log
+        (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE
+        if code not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        verdict = str(error)
+    return str(verdict)
 
 
 # --- the place -------------------------------------------------------------------------------
