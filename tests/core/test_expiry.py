@@ -119,6 +119,24 @@ def test_what_was_read_in_time_is_no_loss(world: World) -> None:
     assert world.service.expired == 0
 
 
+def test_after_its_time_a_device_that_lags_gets_it_no_more_and_has_lost_nothing(
+    world: World,
+) -> None:
+    """Whoever sends a code that is good for a minute wants no phone to show it a week later."""
+    ann, ben = world.user("ann"), world.user("ben")
+    phone = world.login("ben", device="phone")
+    late, last = (*world.send(ann, "ben", "late", ttl_ms=1_000), *world.send(ann, "ben", "last"))
+    world.ok("ack", ben, seq=late)
+    assert world.texts(phone) == ["late", "last"]
+    world.now_ms += 1_000
+    assert world.texts(phone) == ["last"]
+    answer = world.ok("subscribe", phone)
+    assert "history_lost" not in answer
+    assert [body["messages"][0]["seq"] for _, body in world.events] == [last]
+    assert world.ok("status", ann, to="ben", seq=late)["state"] == "acknowledged"
+    assert world.texts(ann) == [], "and its sender is not told that it came to nothing"
+
+
 def test_a_notice_that_expires_itself_is_told_to_nobody() -> None:
     limits = StoreLimits(retention_unread_ms=10_000)
     world = World(Policy(expiry_notices=True), limits=limits)
