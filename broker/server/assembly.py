@@ -11,7 +11,7 @@ from broker.config import Config
 from broker.core.dedup import DedupLimits
 from broker.core.handlers import Policy
 from broker.core.model import Route
-from broker.core.ports import Hasher, StoreLimits
+from broker.core.ports import Hasher, Operations, StoreLimits
 from broker.core.rates import SendLimits
 from broker.core.service import Service
 from broker.core.sessions import SessionLimits
@@ -98,6 +98,8 @@ def make_service(
     store: AnyStore,
     hasher: Hasher,
     key_of: Callable[[Route], str | None] = lambda _: None,
+    *,
+    operations: Operations | None = None,
 ) -> Service:
     """Put the service over a store; ``key_of`` tells the key of a connection that encrypts."""
     return Service(
@@ -107,4 +109,5 @@ def make_service(
         policy=make_policy(config),
         server=f"kotak/{version('kotak')}",
         key_of=key_of,
+        operations=operations,
     )

@@ -24,6 +24,7 @@ from broker.server.access import publish, withdraw
 from broker.server.assembly import WallClock, make_service, make_store, make_token
 from broker.server.gate import Gate
 from broker.server.listening import refused_address, require_encrypted, require_free
+from broker.server.operations import Reloaded, RunningOperations
 from broker.server.private_folder import require_private
 from broker.server.text_door import Figure, TextDoor, open_tls
 from broker.server.watch import Watch, memory_limit_bytes
@@ -120,14 +121,18 @@ class Server:
             self._parts = opened.pop_all()
         return doors
 
-    def reload(self) -> None:
+    def reload(self) -> Reloaded:
         """Read certificate and enrolled keys anew, for the connections to come.
 
         What cannot be read is told in the log, and the former ones stand. From any thread.
         """
+        reloaded = Reloaded([], [])
         for name, part in (("curve_clients", self._gate), ("tls_cert", self._tls)):
-            if part is not None:
-                reload_logged(name, part)
+            if part is not None and (fault := reload_logged(name, part)) is not None:
+                reloaded.kept.append(f"{name}: {fault}")
+            elif part is not None:
+                reloaded.names.append(name)
+        return reloaded
 
     def stop(self) -> None:
         """Finish what is under way and close everything; a second call does nothing.
@@ -160,7 +165,14 @@ class Server:
             self._gate.start(context)
         self._router = Router(context, curve_secret=self._gate.secret if self._gate else None)
         close_later(self._router.close)
-        self._service = make_service(config, store, self._hasher, self._router.key_of)
+        operations = RunningOperations(
+            folder.database if config.store == "sqlite:" else None,
+            reload=self.reload,
+            stopping=self.ending.is_set,
+        )
+        self._service = make_service(
+            config, store, self._hasher, self._router.key_of, operations=operations
+        )
         zmq_address = self._bind()
         self._pool = WorkerPool(
             self._router,
@@ -172,7 +184,7 @@ class Server:
         self._text = TextDoor(config, _INPROC, context=context, tls=self._tls)
         self._watch = Watch(
             memory_max_bytes=memory_limit_bytes(config.memory_max_bytes),
-            refuse=partial(setattr, self._service, "closed"),
+            refuse=self._refuse_new,
             on_spent=partial(self._fail, _MEMORY_SPENT),
         )
         http = self._open_http(store)
@@ -218,7 +230,7 @@ class Server:
         if wanted is None:
             return None
         metrics = self._metrics(store)
-        status = Status(exposition=metrics.exposition, ready=lambda: not self.ending.is_set())
+        status = Status(exposition=metrics.exposition, ready=self._is_ready)
         try:
             address = Address(*status.start(*wanted))
         except OSError as error:
@@ -241,7 +253,7 @@ class Server:
         count("kotak_tls_failed_handshakes", failed, lambda: tls.failed if tls else 0)
         count("kotak_replies_dropped", "Replies lost", lambda: dict(dropped), label="reason")
         gauge("kotak_mailboxes", "Mailboxes", lambda: len(store.mailboxes))
-        gauge("kotak_waiting_messages", "Not yet acknowledged", store.mailboxes.waiting)
+        gauge("kotak_waiting_messages", "Not yet acknowledged", lambda: store.depth().messages)
         gauge("kotak_read_bytes", "Text acknowledged and kept", lambda: store.mailboxes.read_bytes)
         count("kotak_expired_messages", "Messages that expired unread", lambda: service.expired)
         count(
@@ -267,6 +279,15 @@ class Server:
             count(f"kotak_text_{figure}", meaning, partial(text.figure, figure))
         return metrics
 
+    def _is_ready(self) -> bool:
+        return not self.ending.is_set() and not self._service.closed
+
+    def _refuse_new(self, near_the_limit: bool) -> None:  # noqa: FBT001 - a callback's only argument
+        if near_the_limit:
+            self._service.close_to_new("memory")
+        else:
+            self._service.open_to_new("memory")
+
     def _drain(self) -> None:
         """Answer newcomers with ``unavailable`` until the slow requests are finished."""
         self._service.draining = True
@@ -280,14 +301,15 @@ class Server:
         self.ending.set()
 
 
-def reload_logged(name: str, part: Gate | TlsDoor) -> None:
-    """Have a part read its files anew; the log says what came of it."""
+def reload_logged(name: str, part: Gate | TlsDoor) -> SecretFileError | None:
+    """Have a part read its files anew; the log says what came of it. Return what was wrong."""
     try:
         part.reload()
     except SecretFileError as error:
         log.error("%s stays as it was: %s", name, error)  # noqa: TRY400 - said in full
-    else:
-        log.info("%s was read anew", name)
+        return error
+    log.info("%s was read anew", name)
+    return None
 
 
 def _add_demo_users(store: Store, hasher: Hasher) -> None:

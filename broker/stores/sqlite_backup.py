@@ -51,8 +51,8 @@ def back_up(database: Path, name: str, *, stopping: Callable[[], bool]) -> Copie
     One at a time. Whatever ends it leaves no file behind but a partial one, which the next removes.
     ``stopping`` is asked after each MiB; where it says so, the copy is given up.
 
-    Errors: `WireError`: ``bad_request`` (the name, also one that is taken), ``storage_full``, ``unavailable`` (it was given up), ``internal`` (the disk, or a copy that does
-    not hold).
+    Errors: `WireError`: ``bad_request`` (the name), ``conflict`` (it is taken), ``storage_full``,
+    ``unavailable`` (it was given up), ``internal`` (the disk, or a copy that does not hold).
     """
     folder = database.parent / BACKUPS_FOLDER
     target = folder / f"{_checked(name)}{SUFFIX}"
@@ -88,7 +88,7 @@ def _prepare(folder: Path, target: Path) -> None:
         sync_folder(folder.parent)
     if target.exists():
         raise WireError(
-            Code.BAD_REQUEST,
+            Code.CONFLICT,
             f"there is a backup {target.name} already, and none is overwritten: "
             "choose another name, or move it away",
         )

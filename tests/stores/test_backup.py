@@ -207,13 +207,11 @@ def test_the_longest_name_is_good(path: Path, store: SqliteStore) -> None:
 def test_no_backup_is_overwritten(path: Path, store: SqliteStore) -> None:
     before = take(path).path.read_bytes()
     send(store, "more")
-    assert code(path) == Code.BAD_REQUEST
+    assert code(path) == Code.CONFLICT
     assert (path.parent / BACKUPS_FOLDER / "one.db").read_bytes() == before
 
 
-def test_a_broker_that_stops_gives_it_up_and_leaves_nothing(
-    path: Path, store: SqliteStore
-) -> None:
+def test_a_broker_that_stops_gives_it_up_and_leaves_nothing(path: Path, store: SqliteStore) -> None:
     assert code(path, stopping=True) == Code.UNAVAILABLE
     assert left(path) == []
     assert take(path).messages == 5
