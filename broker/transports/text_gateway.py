@@ -20,6 +20,10 @@ from broker.wire.limits import LINE_INBOX_MESSAGES_MAX
 
 #: Taken from a socket at once, and so the most that waits behind a line that is being answered.
 RECEIVE_BYTES_MAX: Final = 16_384
+#: Connections taken in before the loop turns to those that are there.
+ACCEPTED_AT_ONCE_MAX: Final = 16
+#: Connections that wait to be taken in: the clients of a whole course come in the same second.
+BACKLOG_CONNECTIONS: Final = 1_024
 #: Pages of `user_on` in one reply (a page has 1000 names): bounds what one line may cost.
 USER_PAGES_MAX: Final = 100
 #: A reply in full before the ERROR of a stop follows: clients that read a reply's last bytes
@@ -115,8 +119,11 @@ class TextGateway:
             return _Connection(self)
 
         make = guard(connection) if guard else connection
-        # A backlog of 1024: the clients of a whole course come in the same second.
-        self._server = await loop.create_server(make, host, port, backlog=1_024)
+        # A few at a time: where no file can be opened any more, asyncio tries as often as that.
+        self._server = await loop.create_server(make, host, port, backlog=ACCEPTED_AT_ONCE_MAX)
+        for listening in self._server.sockets:
+            with listening.dup() as same:
+                same.listen(BACKLOG_CONNECTIONS)
         bound = self._server.sockets[0].getsockname()
         return bound[0], bound[1]
 
