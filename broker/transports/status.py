@@ -135,6 +135,13 @@ class _Server(ThreadingMixIn, TCPServer):
         self._lock = threading.Lock()
         super().__init__((host, port), _Handler)
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(_POLL_S)  # no file can be opened: whoever waits will do so for a while
+            raise
+
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Take the connection if there is room for it; called in the accepting thread."""
         del client_address
