@@ -25,6 +25,7 @@ from clients import (
     User,
     WrongThread,
 )
+from clients.owner import _Forks
 from clients.session import PENDING_MAX
 from tests.clients.fake_broker import Answer, FakeBroker, polite
 
@@ -293,3 +294,32 @@ def test_a_loop_that_was_blocked_takes_the_answers_that_are_here_before_it_judge
 
 def _block_the_loop(seconds: float) -> None:
     time.sleep(seconds)
+
+
+def test_a_second_event_loop_is_refused_while_the_first_one_lives(broker: FakeBroker) -> None:
+    """Its sockets are watched by the loop that used the client first."""
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    client = AsyncClient(broker.address, timeout_ms=PATIENT_MS)
+    try:
+        first.run_until_complete(client.ping())
+        with pytest.raises(WrongThread, match="one client for each loop"):
+            second.run_until_complete(client.ping())
+        first.run_until_complete(client.ping())
+        first.run_until_complete(client.close())
+    finally:
+        first.close()
+        second.close()
+
+
+def test_what_a_forked_child_closes_is_still_its_parents(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with _client(broker) as client:
+            await client.ping()
+            with monkeypatch.context() as child:
+                child.setattr(_Forks, "count", _Forks.count + 1)
+                await client.close()
+            await client.ping()
+
+    _run(main())

@@ -31,6 +31,11 @@ from clients import (
     User,
     WrongThread,
 )
+from clients import client as client_module
+from clients.client import BATCH_FRAMES
+from clients.link import Link
+from clients.owner import _Forks
+from clients.pump import Pump
 from clients.results import Message
 from tests.clients.fake_broker import RESULTS, Answer, FakeBroker, polite
 
@@ -385,6 +390,76 @@ def test_a_text_too_large_is_refused_here(broker: FakeBroker, client: Client) ->
     assert broker.requests() == []
 
 
+def test_a_call_that_is_interrupted_while_it_waits_is_given_up_and_the_client_goes_on(
+    broker: FakeBroker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.ping()
+    with monkeypatch.context() as terminal:
+        terminal.setattr(Pump, "receive", interrupted)  # the answer is there, and so is Ctrl-C
+        with pytest.raises(KeyboardInterrupt):
+            client.send("fadly", "given up")
+    assert client._session.pending == 0
+    assert client.send("fadly", "next").seq == 7
+    texts = [request[3]["text"] for request in broker.requests()]
+    assert texts == ["given up", "next"], "nobody waits for it, so it is not repeated"
+
+
+def test_what_is_interrupted_while_it_is_sent_breaks_the_connection_and_not_the_order(
+    broker: FakeBroker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a ZeroMQ message may be out, and the rest would be joined to the next one."""
+    client.ping()
+    first = client._pump.link
+    pending = [client.submit("fadly", str(number)) for number in range(3)]
+    with monkeypatch.context() as terminal:
+        terminal.setattr(Link, "send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.flush()
+    last = client.submit("fadly", "3")
+    assert [each.result().seq for each in (*pending, last)] == [7] * 4
+    assert client._pump.link is not first
+    assert [request[3]["text"] for request in broker.requests()] == ["0", "1", "2", "3"]
+    assert last.done, "and it says so without looking at the connection"
+
+
+def interrupted(*_: object) -> bool:
+    raise KeyboardInterrupt
+
+
+def test_submitting_waits_while_too_much_is_unanswered(
+    broker: FakeBroker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "SUBMITTED_MAX", BATCH_FRAMES)
+    client.ping()
+    for number in range(3 * BATCH_FRAMES):
+        client.submit("fadly", str(number))
+        assert client._session.pending <= BATCH_FRAMES
+    assert len(broker.requests()) >= 2 * BATCH_FRAMES
+
+
+def test_send_many_takes_more_of_its_input_while_the_window_is_answered_in_part(
+    broker: FakeBroker, client: Client
+) -> None:
+    taken: list[int] = []
+
+    def answer(request: Request) -> Answer:
+        late = request[1] == "chat" and request[3]["text"] == "1" and len(taken) < 3
+        return None if late else polite(request)
+
+    def messages() -> Iterator[tuple[str, str]]:
+        for number in range(4):
+            taken.append(number)
+            yield "fadly", str(number)
+
+    broker.answer = answer
+    outcomes = client.send_many(messages(), window=2)
+    next(outcomes)
+    assert taken == [0, 1]
+    next(outcomes)
+    assert taken == [0, 1, 2], "it was answered only because the third had been taken"
+    assert len(list(outcomes)) == 2
+
+
 # --- ownership -------------------------------------------------------------------------------
 
 
@@ -424,6 +499,21 @@ def test_a_forked_child_is_refused_and_told_why(client: Client) -> None:
         said = pipe.read().decode()
     assert "after the fork" in said
     assert "spawn" in said
+    client.ping()
+
+
+def test_what_a_forked_child_closes_is_still_its_parents(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child's exit runs every `close` that its parent has pending."""
+    arriving = client.messages()
+    client.ping()
+    with monkeypatch.context() as child:
+        child.setattr(_Forks, "count", _Forks.count + 1)
+        arriving.close()
+        client.close()
+        with pytest.raises(ForkedProcess):
+            client.ping()
     client.ping()
 
 
