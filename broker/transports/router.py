@@ -94,6 +94,8 @@ class Router:
         self._bell_rope.connect(name)
         self._bell_rope_lock = threading.Lock()
         self._watched = [(self._socket, zmq.POLLIN), (self._bell, zmq.POLLIN)]
+        #: The last frame of this turn with each route, for `address_of`.
+        self._heard: dict[bytes, zmq.Frame] = {}
         #: Replies that could not be handed over, by reason, for the metrics page.
         self.dropped: Counter[str] = Counter()
 
@@ -122,11 +124,13 @@ class Router:
         """
         recv, has_key = self._socket.recv, self._key_bytes > 0
         arrivals: list[Arrival] = []
+        self._heard = heard = {}
         room = REQUESTS_PER_TURN_MAX
         with suppress(zmq.Again):
             while room > 0 and len(arrivals) < MESSAGES_PER_TURN_MAX:
                 frame = recv(_NOBLOCK, False)
                 route = _with_key(frame) if has_key else frame.bytes
+                heard[route] = frame  # 0.03 us; asking it for the address would cost 0.3
                 frames: list[bytes] = []
                 while frame.more:
                     frame = recv(_NOBLOCK, False)
@@ -184,6 +188,20 @@ class Router:
         """Return the public key that a connection has proved to be its own; None for no key."""
         key = route[: self._key_bytes]
         return key.decode() if key not in (b"", _NO_KEY) else None
+
+    def address_of(self, route: bytes) -> str | None:
+        """Return the IP address that this turn's last message of a route came from.
+
+        None where libzmq knows none: an inproc connection, and one that was gone when it was
+        accepted, so that proves nothing. Two messages of one turn may have come through two
+        connections, where the second has taken the routing id of the first; then it is that of the
+        second: whoever gives an id away, or takes one, may answer for what the other has sent.
+        """
+        frame = self._heard.get(route)
+        try:
+            return None if frame is None else str(frame.get("Peer-Address"))
+        except zmq.ZMQError:
+            return None
 
     def close(self) -> None:
         """Close the door; replies under way have ``LINGER_MS`` to leave."""

@@ -65,8 +65,10 @@ class Answer(NamedTuple):
 class TextGateway:
     """The listener, its connections, and what each line asks of the broker.
 
-    ``message_id`` makes a fresh id for each ``chat``. A line must end within ``line_timeout_ms``;
-    a peer that takes nothing of its reply for ``write_timeout_ms`` is cut off. The counters
+    ``message_id`` makes a fresh id for each ``chat``. ``token_for`` makes what a ``login`` is sent
+    with, from its peer's IP address: so the broker may tell the door's peers apart, and one who
+    guesses passwords does not slow down the others. A line must end within ``line_timeout_ms``; a
+    peer that takes nothing of its reply for ``write_timeout_ms`` is cut off. The counters
     ``connections``, ``lines``, ``refused`` (connections over the limit), ``unread`` (peers cut
     off), ``untaken`` (inbox replies sent that were not acknowledged) and ``faults`` are for the
     metrics page.
@@ -80,6 +82,7 @@ class TextGateway:
         connections_max: int = 10_000,
         line_timeout_ms: int = 10_000,
         write_timeout_ms: int = 10_000,
+        token_for: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self.lines = 0
         self.refused = 0
@@ -92,12 +95,12 @@ class TextGateway:
         self.received = memoryview(bytearray(RECEIVE_BYTES_MAX))
         self._broker = broker
         self._message_id = message_id
+        self._token_for = token_for
         self._connections_max = connections_max
         self._connections: set[_Connection] = set()
         self._stopping = False
         self._server: asyncio.Server | None = None
         self._handlers: Final[Mapping[str, Callable[[text.Line], Awaitable[Answer]]]] = {
-            "login": self._login,
             "chat": self._chat,
             "kotakmasuk": self._kotakmasuk,
             "user_on": self._user_on,
@@ -167,8 +170,11 @@ class TextGateway:
     def forget(self, peer: _Connection) -> None:
         self._connections.discard(peer)
 
-    async def answer(self, line: text.Line | WireError) -> Answer:
-        """Answer one line, or the fault that was found in it; raises nothing but cancellation."""
+    async def answer(self, line: text.Line | WireError, address: Callable[[], str]) -> Answer:
+        """Answer one line, or the fault that was found in it; raises nothing but cancellation.
+
+        ``address`` tells where it came from.
+        """
         self.lines += 1
         if isinstance(line, WireError):
             await asyncio.sleep(0)  # a flood of rubbish lets the other connections in between
@@ -176,6 +182,8 @@ class TextGateway:
         if self._stopping:
             return Answer(text.error_reply(_STOPPING))
         try:
+            if line.command == "login":
+                return await self._login(line, address())
             return await self._handlers[line.command](line)
         except WireError as error:
             return Answer(text.error_reply(error))
@@ -198,8 +206,9 @@ class TextGateway:
 
     # --- the commands ------------------------------------------------------------------------
 
-    async def _login(self, line: text.Line) -> Answer:
-        result = await self._broker.request("login", line.args, token=None)
+    async def _login(self, line: text.Line, address: str) -> Answer:
+        token = self._token_for(address)
+        result = await self._broker.request("login", line.args, token=token)
         return Answer(text.login_reply(result["token"]))
 
     async def _chat(self, line: text.Line) -> Answer:
@@ -324,7 +333,7 @@ class _Connection(asyncio.BufferedProtocol):
         """Answer the lines that are there, one after the other, then listen again."""
         while line is not None and not self._transport.is_closing():
             self._owed = True
-            answer = await self._door.answer(line)
+            answer = await self._door.answer(line, self._address)
             if self._transport.is_closing():
                 break
             self._owed = False
@@ -352,6 +361,11 @@ class _Connection(asyncio.BufferedProtocol):
                 self.abort()
                 return False
         return stands and not self._transport.is_closing()
+
+    def _address(self) -> str:
+        """Return the peer's IP address; empty where it was gone before it was accepted."""
+        peer = self._transport.get_extra_info("peername")
+        return str(peer[0]) if peer else ""
 
     def _peer_stands(self) -> bool:
         """Ask the operating system, since an end that waits behind unread lines is not seen."""

@@ -493,3 +493,23 @@ async def test_an_address_in_use_is_an_os_error() -> None:
         with pytest.raises(OSError, match="in use"):
             await second.start(*d.address)
         await second.stop()
+
+
+# --- who logs in from where ------------------------------------------------------------------
+
+
+@scenario
+async def test_a_login_and_nothing_else_is_sent_with_the_address_of_its_peer() -> None:
+    sent: list[tuple[str, str | None]] = []
+    async with door(token_for="for {}".format) as d:
+        request = d.broker.request
+
+        async def watched(command: str, args: Any, *, token: str | None) -> dict[str, Any]:
+            sent.append((command, token))
+            return await request(command, args, token=token)
+
+        d.broker.request = watched  # type: ignore[method-assign]
+        peer = await d.connect()
+        token = await peer.login()
+        await peer.ask(b"user_on %b \r\n" % token)
+    assert sent == [("login", "for 127.0.0.1"), ("user_on", token.decode())]
