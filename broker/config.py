@@ -159,6 +159,18 @@ class Config:
         _ACCOUNTS,
         "a user not heard for so long is not shown as connected",
     )
+    login_failures_max: int = _setting(
+        5,
+        integer(0, 1_000),
+        _ACCOUNTS,
+        "wrong passwords for a user from one address before the next has to wait; 0: no limits",
+    )
+    login_address_failures_max: int = _setting(
+        100,
+        integer(1, 1_000_000),
+        _ACCOUNTS,
+        "... and for all users from one address at once; every 3 s it gets one back",
+    )
     message_bytes_max: int = _setting(
         TEXT_BYTES_MAX, integer(1, TEXT_BYTES_MAX), _LIMITS, "the text of one message, in bytes"
     )
