@@ -7,6 +7,7 @@ Keys are 40 characters of Z85 in files and options, and 32 bytes in what libzmq 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -99,10 +100,7 @@ def read_public_keys(path: Path) -> frozenset[bytes]:
     A file is a key file's public half, or a list with a key a line. All or nothing: one file that
     cannot be read refuses them all. Errors: `SecretFileError`.
     """
-    try:
-        files = sorted(path.glob(f"*{PUBLIC_SUFFIX}")) if path.is_dir() else [path]
-    except OSError as error:
-        raise SecretFileError(f"cannot read {path}: {error.strerror}") from None
+    files = _public_halves(path) if path.is_dir() else [path]
     if len(files) > _FILES_MAX:
         raise SecretFileError(f"{path} holds more than {_FILES_MAX} keys")
     return frozenset(raw(key) for file in files for key in _public_keys(file))
@@ -140,6 +138,14 @@ class Enrolment:
             self._keys = read_public_keys(self._path)
 
 
+def _public_halves(folder: Path) -> list[Path]:
+    try:
+        # Not glob(): to that a folder that we may not look into is an empty one.
+        return [file for file in sorted(folder.iterdir()) if file.name.endswith(PUBLIC_SUFFIX)]
+    except OSError as error:
+        raise SecretFileError(f"cannot read {folder}: {error.strerror}") from None
+
+
 def _public_keys(path: Path) -> list[str]:
     content = read_public(path, bytes_max=KEY_TEXT_BYTES_MAX)
     try:
@@ -161,5 +167,6 @@ def _write(path: Path, mode: int, text: str) -> None:
     except FileExistsError:
         raise SecretFileError(f"{path} exists already: it is left as it is") from None
     except OSError as error:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # no file, or no such place
+            path.unlink()
         raise SecretFileError(f"cannot write {path}: {error.strerror}") from None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 import zmq
 
+from broker.transports import curve
 from broker.transports.curve import (
     Enrolment,
     Pair,
@@ -47,6 +49,54 @@ def test_no_key_is_ever_overwritten(taken: str, tmp_path: Path) -> None:
         write_pair(tmp_path / "broker.key", PAIR)
     assert (tmp_path / taken).read_text() == "precious"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("place", ["none/broker.key", "file/broker.key", "x" * 300])
+def test_a_place_where_no_file_can_be_is_told_in_a_sentence(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SecretFileError, match="cannot write"):
+        write_pair(tmp_path / place, PAIR)
+
+
+def test_a_disk_that_takes_half_of_a_key_is_left_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SecretFileError, match="No space left"):
+        write_pair(tmp_path / "broker.key", PAIR)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_public_key_looks_like_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person gives it to a command: behind --curve, or after 'kotak user key add'."""
+    pairs = [(b"-" + PAIR.public_bytes, b"x"), (PAIR.public.encode(), PAIR.secret.encode())]
+    monkeypatch.setattr(zmq, "curve_keypair", lambda: pairs.pop(0))
+    assert Pair.make() == PAIR
+
+
+def test_a_folder_of_too_many_keys_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curve, "_FILES_MAX", 1)
+    for name in ("ann", "ben"):
+        assert read_public_keys(tmp_path) <= {PAIR.public_bytes}
+        write_pair(tmp_path / name, PAIR)
+    with pytest.raises(SecretFileError, match="more than 1 keys"):
+        read_public_keys(tmp_path)
+
+
+def test_a_folder_that_we_may_not_look_into_is_refused_and_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", closed)  # a test that runs as root may look anywhere
+    with pytest.raises(SecretFileError, match="cannot read .*: Permission denied"):
+        read_public_keys(tmp_path)
 
 
 def test_a_pair_is_not_shown() -> None:
