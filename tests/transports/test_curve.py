@@ -95,7 +95,7 @@ def test_a_folder_that_we_may_not_look_into_is_refused_and_not_taken_for_an_empt
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(Path, "iterdir", closed)  # a test that runs as root may look anywhere
-    with pytest.raises(SecretFileError, match="cannot read .*: Permission denied"):
+    with pytest.raises(SecretFileError, match=r"cannot read .*: Permission denied"):
         read_public_keys(tmp_path)
 
 
