@@ -5,6 +5,8 @@ Source: docs/PROTOCOL.md, "login", "register", "passwd".
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from broker.core.model import Account, LoginKey
 from broker.core.ports import Hasher, Store
 from broker.wire.errors import Code, WireError
@@ -67,7 +69,11 @@ class Accounts:
 
     def set_password_hash(self, account: Account, password_hash: str) -> None:
         """Replace the password hash of an account."""
-        self._put(Account(account.user, account.name, password_hash))
+        self._put(replace(account, password_hash=password_hash))
+
+    def set_role(self, user: str, role: str) -> None:
+        """Give an account another role. Errors: ``no_such_user``."""
+        self._put(replace(self.find(user), role=role))
 
     def remove(self, user: str) -> None:
         """Remove an account and its mailbox. Errors: ``no_such_user``."""

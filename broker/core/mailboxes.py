@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from broker.core.dedup import DedupWindow
 from broker.core.mailbox import Mailbox, Reader, Undo
-from broker.core.model import Membership, State
+from broker.core.model import Depth, Membership, State
 from broker.core.ports import StoreLimits
 from broker.wire.commands import INBOX, SENT
 from broker.wire.errors import Code, WireError
@@ -80,9 +80,18 @@ class Mailboxes:
         """The highest sequence given out."""
         return self.next_seq - 1
 
-    def waiting(self) -> int:
-        """Count the messages that no reader has acknowledged. Walks over all mailboxes."""
-        return sum(len(box.seqs) - box.head for box in list(self._boxes.values()) if not box.room)
+    def depth(self, user: str | None = None) -> Depth:
+        """Tell what no reader has acknowledged: of one user, or (a walk) of all.
+
+        Any thread may ask for all. Errors: ``no_such_user``.
+        """
+        boxes = list(self._boxes.values()) if user is None else [self.find(user)]
+        users = [box for box in boxes if not box.room]
+        return Depth(
+            len(users),
+            sum(len(box.seqs) - box.head for box in users),
+            sum(box.waiting_bytes for box in users),
+        )
 
     def find(self, name: str) -> Mailbox:
         """Return a mailbox. Errors: ``no_such_user``, ``no_such_room``."""
@@ -408,8 +417,8 @@ def _seat(box: Mailbox, room: Mailbox, since: int) -> None:
 
 def _unseat(box: Mailbox, room: Mailbox) -> None:
     box.rooms = {each: since for each, since in box.rooms.items() if each is not room}
-    if isinstance(room.members, set):
-        room.members.discard(box)
+    assert isinstance(room.members, set)  # since the box was seated
+    room.members.discard(box)
 
 
 def _no_such_user() -> WireError:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from broker.wire.roles import Role
+
 #: Where a reply goes: opaque to the core, the transport's routing id.
 Route = bytes
 
@@ -17,6 +19,7 @@ class Account:
     user: str
     name: str
     password_hash: str
+    role: str = Role.USER
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,14 @@ class LoginKey:
 
     key: str
     user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """``user`` takes no messages from ``sender``, whoever has that name."""
+
+    user: str
+    sender: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,40 @@ class State(StrEnum):
     DELIVERED = "delivered"
     ACKNOWLEDGED = "acknowledged"
     EXPIRED = "expired"
+
+
+class Depth(NamedTuple):
+    """What waits, unread by any reader: in one user's mailbox, or in all. Bytes of text."""
+
+    mailboxes: int
+    messages: int
+    bytes: int
+
+
+class BackupTaken(NamedTuple):
+    """A copy of the store that is whole on the disk, at ``path`` on the broker's machine."""
+
+    path: str
+    bytes: int
+    messages: int
+    epoch: int
+    took_ms: int
+
+
+class AuditEntry(NamedTuple):
+    """An administrator's action, or somebody's coming and going, with what came of it.
+
+    ``by`` is the user who did it, ``!administrator`` of this machine, or empty for who had no
+    session; ``address`` is where from (empty: not known), ``outcome`` "OK" or the error's code.
+    """
+
+    at_ms: int
+    command: str
+    by: str
+    address: str
+    request_id: int
+    args: dict[str, str | int | bool]
+    outcome: str
 
 
 class History(NamedTuple):

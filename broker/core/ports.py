@@ -9,6 +9,10 @@ from typing import Protocol, TypeVar
 from broker.core.dedup import DedupLimits
 from broker.core.model import (
     Account,
+    AuditEntry,
+    BackupTaken,
+    Block,
+    Depth,
     Epoch,
     History,
     LoginKey,
@@ -20,10 +24,11 @@ from broker.core.model import (
     SessionRecord,
 )
 
-#: What the directory holds. Keys: the user, the token's digest, the room, (room, user), the key.
-Record = Account | SessionRecord | Room | Membership | LoginKey
+#: What the directory holds. Keys: the user, the token's digest, the room, (room, user), the key,
+#: (user, sender).
+Record = Account | SessionRecord | Room | Membership | LoginKey | Block
 Key = str | bytes | tuple[str, str]
-R = TypeVar("R", Account, SessionRecord, Room, Membership, LoginKey)
+R = TypeVar("R", Account, SessionRecord, Room, Membership, LoginKey, Block)
 
 _DAY_MS = 86_400_000
 
@@ -105,6 +110,12 @@ class Store(Protocol):
         text or recipient, and its copy still exists).
         """
 
+    def recall(self, to: str, sender: str, message_id: str, text: str) -> Receipt | None:
+        """Return what `append` answered to this id before; None where it is not remembered.
+
+        For when nothing new is taken. Errors: ``conflict``.
+        """
+
     def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
         """Return what the reader has not acknowledged and is above ``after``, oldest first.
 
@@ -134,6 +145,12 @@ class Store(Protocol):
         ``no_such_room`` (also where the user is not in it).
         """
 
+    def depth(self, user: str | None = None) -> Depth:
+        """Tell what waits in a user's mailbox, or (a walk over them) in all.
+
+        Errors: ``no_such_user``.
+        """
+
     def expire(self, now_ms: int) -> list[Message]:
         """Take out what has outlived its ``ttl_ms``, some at a time; return those of them unread.
 
@@ -148,7 +165,8 @@ class Store(Protocol):
     def find_all(self, kind: type[R], *, of: str = "", after: str = "", limit: int = 0) -> list[R]:
         """Return records of one kind: accounts in order of user; sessions, oldest first.
 
-        ``of``: sessions or keys of a user; memberships of a user or (in order of user) of a room.
+        ``of``: sessions, keys or blocks of a user; memberships of a user or (in order of user) of a
+        room.
         ``after``: accounts or members above that user. ``limit`` 0: all.
         """
 
@@ -185,3 +203,24 @@ class Hasher(Protocol):
 
     def is_hash(self, password_hash: str) -> bool:
         """Tell whether the text is an encoded hash that `verify` understands."""
+
+
+class Operations(Protocol):
+    """What an administrator may ask of the process around the core. Slow: not for who leads."""
+
+    @property
+    def started_at_ms(self) -> int:
+        """When the broker was started, in milliseconds since the epoch."""
+
+    def reload(self) -> list[str]:
+        """Read certificates and enrolled keys anew; return what was. Errors: ``unavailable``."""
+
+    def backup(self, name: str | None) -> BackupTaken:
+        """Copy what is committed by now. Errors: `WireError`, ``bad_request``, ``storage_full``."""
+
+
+class Audit(Protocol):
+    """Keeps what administrators did, and who came and went."""
+
+    def note(self, entry: AuditEntry) -> None:
+        """Write one entry down. Never fails: what cannot be written is counted."""

@@ -14,24 +14,33 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from broker.core.accounts import Accounts
+from broker.core.admission import authorize, check_special
+from broker.core.blocks import Blocks
 from broker.core.handlers import (
     COMMANDS,
     CommandSpec,
     Context,
     Deferred,
-    Needs,
     Policy,
     Result,
 )
 from broker.core.model import Message, Route
-from broker.core.ports import Hasher, Store, StoreFailedError, StoreFullError
+from broker.core.ports import (
+    Audit,
+    Hasher,
+    Operations,
+    Store,
+    StoreFailedError,
+    StoreFullError,
+)
 from broker.core.push import Push
 from broker.core.rates import SendRates
 from broker.core.replies import Answers, Frames, Outcome, Replies
 from broker.core.rooms import Rooms
-from broker.core.sessions import Session, Sessions, check_key
+from broker.core.sessions import Sessions
 from broker.core.subscriptions import Subscriptions
-from broker.wire.envelope import BadRequest, check_request, decode_requests
+from broker.core.trail import Trail, entry_of
+from broker.wire.envelope import OK, BadRequest, Request, check_request, decode_requests
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import FRAMES_PER_MESSAGE_MAX, NOTICE_SENDER
 
@@ -39,10 +48,6 @@ log = logging.getLogger("kotak.service")
 
 #: Slow requests waiting or running: about two seconds of password hashing on two cores.
 SLOW_REQUESTS_MAX: Final = 64
-# Bound here for the hot path: an attribute of an Enum class is slow to reach.
-_USER: Final = Needs.USER
-_NOTHING: Final = Needs.NOTHING
-
 #: Milliseconds that an idle broker waits before it takes a turn all the same.
 IDLE_MS: Final = 1_000
 #: Between steps of tidying the store while there is something to do, and when there is not.
@@ -92,12 +97,17 @@ class Service:
         policy: Policy,
         server: str,
         key_of: Callable[[Route], str | None] = lambda _: None,
+        address_of: Callable[[Route], str | None] = lambda _: None,
+        operations: Operations | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._store = store
         self._policy = policy
+        self._trail = Trail(audit)
         self._accounts = Accounts(store, hasher)
         self._sessions = Sessions(store, make_token=make_token, limits=policy.sessions)
         self._rooms = Rooms(store)
+        self._blocks = Blocks(store)
         self._subscriptions = Subscriptions()
         self._context = Context(
             store,
@@ -105,11 +115,14 @@ class Service:
             self._sessions,
             self._accounts,
             self._rooms,
+            self._blocks,
             self._subscriptions,
             policy,
             SendRates(policy.sends) if policy.sends.rate_max else None,
             server,
             key_of,
+            address_of,
+            operations,
         )
         self._replies = Replies(
             self._accounts, durability=store.durability, epoch=store.epoch.number
@@ -136,6 +149,22 @@ class Service:
         return self._slow_requests > 0
 
     @property
+    def closed(self) -> bool:
+        """Tell whether nothing new is taken; what waits is read and acknowledged all the same."""
+        return bool(self._context.closed)
+
+    def close_to_new(self, reason: str) -> None:
+        """Take nothing new, until `open_to_new` has been called for each reason. From any thread.
+
+        ``reason`` is a word of the caller's, told to nobody.
+        """
+        self._context.closed.add(reason)
+
+    def open_to_new(self, reason: str) -> None:
+        """Take back what `close_to_new` said. From any thread."""
+        self._context.closed.discard(reason)
+
+    @property
     def subscriptions(self) -> int:
         """Count the receivers."""
         return len(self._subscriptions)
@@ -159,6 +188,7 @@ class Service:
                 answers, jobs = self._batch_when_full(arrivals, finished, now_ms)
             frames = self._replies.encode(answers, self._together)
             self._push.add_events(frames, now_ms)
+            self._trail.write()
             return Turn(frames, jobs, failed=False)
         except StoreFailedError:  # also in the second attempt, or while names are looked up
             log.critical("the store failed; the batch was refused", exc_info=True)
@@ -198,6 +228,7 @@ class Service:
         ctx = self._context
         ctx.now_ms = now_ms
         ctx.paged.clear()
+        ctx.refusal = _storage_full() if self._full else _closed() if ctx.closed else None
         answers: Answers = {}
         jobs: list[Job] = []
         heard = self._subscriptions.heard
@@ -222,8 +253,10 @@ class Service:
             # What was rolled back must not live on in a cache or a count.
             self._sessions.forget()
             self._accounts.forget()
+            self._trail.forget()
             self._slow_requests -= len(jobs)
             if not isinstance(error, StoreFailedError):
+                self._blocks.reload()
                 self._subscriptions.take_back(self._rooms.joined)
             raise
         self._subscriptions.keep()
@@ -295,8 +328,9 @@ class Service:
         for request in requests:
             request_id = None
             try:
-                request_id, command, token, args = check_request(request)
-                result = self._run(ctx, command, token, args)
+                checked = check_request(request)
+                request_id = checked[0]
+                result = self._run(ctx, checked)
                 if type(result) is Deferred:
                     jobs.append(Job(ctx.route, request_id, result))
                     self._slow_requests += 1
@@ -311,56 +345,68 @@ class Service:
                 result = _fault(error)
             replies.append((request_id, result))
 
-    def _run(self, ctx: Context, command: str, token: str | None, args: dict[str, Any]) -> Result:
+    def _run(self, ctx: Context, request: Request) -> Result:
         """Run one request, after the checks that its `CommandSpec` carries."""
+        _, command, token, args = request
         spec = COMMANDS.get(command)
         if spec is None:
             raise WireError(Code.UNKNOWN_COMMAND, "no such command in version 1 of the protocol")
         self.requests[command] += 1
-        needs = spec.needs
-        if needs is _USER and token is not None:
+        if spec.audit is not None:
+            return self._run_audited(ctx, spec, request)
+        if spec.own and token is not None:  # the hot path
             ctx.session = session = self._sessions.resolve(token, ctx.now_ms)
             if not session.plain:
-                self._check_special(ctx, session)
-        elif needs is not _NOTHING:
-            self._authorize(ctx, spec, token)
-        if self.draining or self._full or spec.slow:
-            self._admit(spec)
+                check_special(ctx, spec, session)
+        else:
+            authorize(ctx, spec, token)
+        if self.draining or ctx.refusal is not None or spec.slow:
+            self._admit(ctx, spec)
         return spec.handle(ctx, spec.parse(args))
 
-    @staticmethod
-    def _check_special(ctx: Context, session: Session) -> None:
-        """Refuse a session that is no user's, or that is bound to another key."""
-        if not session.user:
-            raise WireError(Code.FORBIDDEN, "the administrator has no mailbox: log in as a user")
-        check_key(session, ctx.key_of(ctx.route))
+    def _run_audited(self, ctx: Context, spec: CommandSpec, request: Request) -> Result:
+        """Run a request as `_run` does, and note who asked and what came of it."""
+        ctx.session = None  # type: ignore[assignment]  # not that of the request before
+        outcome = Code.INTERNAL.value
+        try:
+            authorize(ctx, spec, request[2])
+            self._admit(ctx, spec)
+            result = spec.handle(ctx, spec.parse(request[3]))
+            if type(result) is Deferred:
+                outcome = ""  # noted when it is finished
+                return result._replace(entry=entry_of(ctx, spec, request))
+            outcome = OK
+        except WireError as error:
+            outcome = error.code.value
+            raise
+        finally:
+            if outcome:
+                self._trail.add(entry_of(ctx, spec, request), ctx.now_ms, outcome)
+        return result
 
-    def _authorize(self, ctx: Context, spec: CommandSpec, token: str | None) -> None:
-        """Set the session, or refuse: every case but a user's command with a token."""
-        if token is None:
-            if spec.needs is Needs.TOKEN_IF_GIVEN:
-                return
-            raise WireError(Code.UNAUTHORIZED, "this command needs a token: log in first")
-        ctx.session = self._sessions.resolve(token, ctx.now_ms)
-        if ctx.session.key:
-            check_key(ctx.session, ctx.key_of(ctx.route))
-        if spec.needs is Needs.ADMIN and not self._sessions.is_admin(ctx.session):
-            raise WireError(Code.FORBIDDEN, "only the administrator may do this")
-
-    def _admit(self, spec: CommandSpec) -> None:
+    def _admit(self, ctx: Context, spec: CommandSpec) -> None:
         """Refuse what must wait: the broker stops, the disk is full, or too much is slow."""
         if self.draining and not spec.while_draining:
             raise _unavailable("the broker is stopping: try again with the same id")
-        if self._full and spec.stores:
-            raise _storage_full()
+        if ctx.refusal is not None and (spec.stores if self._full else spec.adds):
+            raise ctx.refusal
         if spec.slow and self._slow_requests >= SLOW_REQUESTS_MAX:
             raise WireError(Code.BUSY, "too many logins are waiting: try again", RETRY_AFTER_MS)
 
     def _finish(self, ctx: Context, job: Job, outcome: Any) -> Outcome:
         """Complete a slow request; the outcome of a later step of it is never slow again."""
+        result = self._finished(ctx, job, outcome)
+        if job.deferred.entry is not None:
+            told = result.code.value if isinstance(result, WireError) else OK
+            self._trail.add(job.deferred.entry, ctx.now_ms, told)
+        return result
+
+    def _finished(self, ctx: Context, job: Job, outcome: Any) -> Outcome:
+        if isinstance(outcome, WireError):
+            return outcome
         if isinstance(outcome, Exception):
             return _fault(outcome)
-        if self._full:  # every slow request ends with a session or an account to be written
+        if self._full and job.deferred.stores:
             return _storage_full()
         try:
             return job.deferred.finish(ctx, outcome)
@@ -429,6 +475,10 @@ def _fault(error: Exception) -> WireError:
 
 def _unavailable(message: str) -> WireError:
     return WireError(Code.UNAVAILABLE, message, RETRY_AFTER_MS)
+
+
+def _closed() -> WireError:
+    return _unavailable("the broker takes nothing new for now: try again later, with the same id")
 
 
 def _storage_full() -> WireError:

@@ -9,9 +9,11 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from broker.core.model import SessionRecord
+from broker.core.model import Account, SessionRecord
 from broker.core.ports import Store
 from broker.wire.errors import Code, WireError
+from broker.wire.limits import SESSION_ID_CHARS
+from broker.wire.roles import Role
 
 #: Sessions kept in front of the store; above it the cache starts anew, at the price of look-ups.
 CACHE_SESSIONS_MAX = 100_000
@@ -34,7 +36,7 @@ class SessionLimits:
 class Session:
     """A live session. ``user`` is empty for the administrator of this broker's run.
 
-    ``plain``: a user's, and good on any connection; else there is more to look at (`Sessions`).
+    ``plain``: of a user who may write, and good on any connection; else there is more to look at.
     """
 
     __slots__ = (
@@ -45,17 +47,19 @@ class Session:
         "key",
         "opened_ms",
         "plain",
+        "role",
         "token",
         "user",
     )
 
-    def __init__(self, token: str, record: SessionRecord, fresh_until_ms: int) -> None:
+    def __init__(self, token: str, record: SessionRecord, role: str, fresh_until_ms: int) -> None:
         self.token = token
         self.digest = record.digest
         self.user = record.user
         self.device = record.device
         self.key = record.key
-        self.plain = bool(record.user) and not record.key
+        self.role = role
+        self.plain = bool(record.user) and not record.key and role != Role.OBSERVER
         self.opened_ms = record.opened_ms
         self.expires_ms = record.expires_ms
         #: Until then a command needs neither a check nor a write.
@@ -86,11 +90,8 @@ class Sessions:
     def grant_admin(self, token: str) -> None:
         """Accept one token as the administrator's, for as long as this object lives."""
         never = 2**63
-        self._admin = Session(token, SessionRecord(_digest(token), "", 0, never), never)
-
-    def is_admin(self, session: Session) -> bool:
-        """Tell whether this is the administrator's session, which is no user's."""
-        return session is self._admin
+        record = SessionRecord(_digest(token), "", 0, never)
+        self._admin = Session(token, record, Role.ADMIN, never)
 
     def open(self, user: str, device: str, now_ms: int, *, key: str = "") -> Session:
         """Open a session and return it with its token, which is told once and never stored.
@@ -125,7 +126,7 @@ class Sessions:
             record = self._store.find(SessionRecord, _digest(token))
             if record is None or record.expires_ms <= now_ms:
                 raise _ended()
-            session = Session(token, record, now_ms)
+            session = self._session(token, record, now_ms)
         return session
 
     def ends_ms(self, session: Session) -> int:
@@ -137,13 +138,32 @@ class Sessions:
         self._cache.pop(session.token, None)
         self._store.remove(SessionRecord, session.digest)
 
-    def close_all(self, user: str, *, keep: Session | None = None) -> None:
-        """End all sessions of a user, but for one that may be kept."""
-        for record in self._store.find_all(SessionRecord, of=user):
-            if keep is None or record.digest != keep.digest:
-                self._store.remove(SessionRecord, record.digest)
+    def close_all(self, user: str, *, keep: Session | None = None) -> int:
+        """End all sessions of a user, but for one that may be kept; return how many."""
+        records = self._store.find_all(SessionRecord, of=user)
+        ended = [each for each in records if keep is None or each.digest != keep.digest]
+        for record in ended:
+            self._store.remove(SessionRecord, record.digest)
         # Not even the kept one stays: it may have ended by itself in the meantime.
         self.forget()
+        return len(ended)
+
+    def close_named(self, user: str, name: str) -> bool:
+        """End the session of a user that `of` has named so; False where there is none."""
+        for record in self._store.find_all(SessionRecord, of=user):
+            if name_of(record) == name:
+                self._store.remove(SessionRecord, record.digest)
+                self.forget()
+                return True
+        return False
+
+    def of(self, user: str, now_ms: int) -> list[tuple[str, SessionRecord, int]]:
+        """Return a user's live sessions: what each is called, and when it was last refreshed."""
+        return [
+            (name_of(each), each, self._refreshed_ms(each))
+            for each in self._store.find_all(SessionRecord, of=user)
+            if each.expires_ms > now_ms
+        ]
 
     def close_bound(self, user: str, key: str) -> None:
         """End the sessions of a user that are bound to a key."""
@@ -164,9 +184,11 @@ class Sessions:
         seen: dict[str, int] = {}
         for each in self._store.find_all(SessionRecord):
             if each.expires_ms > now_ms:
-                refreshed_ms = max(each.opened_ms, each.expires_ms - self._limits.idle_ms)
-                seen[each.user] = max(seen.get(each.user, 0), refreshed_ms)
+                seen[each.user] = max(seen.get(each.user, 0), self._refreshed_ms(each))
         return {user: max(at_ms, self._heard_ms.get(user, 0)) for user, at_ms in seen.items()}
+
+    def _refreshed_ms(self, record: SessionRecord) -> int:
+        return max(record.opened_ms, record.expires_ms - self._limits.idle_ms)
 
     def _make_room(self, user: str, now_ms: int) -> None:
         """Drop what has expired, and the oldest sessions where a user has too many."""
@@ -185,8 +207,13 @@ class Sessions:
             self._cache.clear()
             self._heard_ms.clear()
         fresh_until_ms = min(now_ms + self._touch_ms, record.expires_ms)
-        session = self._cache[token] = Session(token, record, fresh_until_ms)
+        session = self._cache[token] = self._session(token, record, fresh_until_ms)
         return session
+
+    def _session(self, token: str, record: SessionRecord, fresh_until_ms: int) -> Session:
+        account = self._store.find(Account, record.user)
+        role = account.role if account is not None else Role.USER
+        return Session(token, record, role, fresh_until_ms)
 
     def _resolve_slowly(self, token: str, now_ms: int) -> Session:
         digest = _digest(token)
@@ -204,6 +231,11 @@ class Sessions:
             record = replace(record, expires_ms=expires_ms)
             self._store.put(record)
         return self._remember(token, record, now_ms)
+
+
+def name_of(record: SessionRecord) -> str:
+    """Return what a session is called in lists; nothing can be done with it but ending it."""
+    return record.digest.hex()[:SESSION_ID_CHARS]
 
 
 def check_key(session: Session, key: str | None) -> None:

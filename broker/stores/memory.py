@@ -15,6 +15,8 @@ from broker.core.mailbox import Mailbox, fitting, text_bytes
 from broker.core.mailboxes import Mailboxes, conflict
 from broker.core.model import (
     Account,
+    Block,
+    Depth,
     Epoch,
     History,
     LoginKey,
@@ -49,7 +51,7 @@ class MemoryStore:
         self._log = array("q")  # their sequences, in order
         self._position = 0
         self._records: dict[type, dict[Key, Any]] = {
-            kind: {} for kind in (Account, SessionRecord, Room, Membership, LoginKey)
+            kind: {} for kind in (Account, SessionRecord, Room, Membership, LoginKey, Block)
         }
         self._undo: list[Callable[[], object]] = []
 
@@ -89,6 +91,10 @@ class MemoryStore:
         if ttl_ms is not None:
             self.mailboxes.expire_at(box, seq, now_ms + ttl_ms)
         return Receipt(seq)
+
+    def recall(self, to: str, sender: str, message_id: str, text: str) -> Receipt | None:
+        seq = self.mailboxes.duplicate(sender, message_id)
+        return None if seq is None else self._again(seq, to, text)
 
     def _again(self, seq: int, to: str, text: str) -> Receipt:
         """Answer a repeated id, comparing it with the first copy as long as that is kept."""
@@ -133,6 +139,9 @@ class MemoryStore:
         states = [state(each.seq, each.to) for each in found] if of == SENT else None
         return History(found, states, len(seqs) > len(found))
 
+    def depth(self, user: str | None = None) -> Depth:
+        return self.mailboxes.depth(user)
+
     def expire(self, now_ms: int) -> list[Message]:
         return [self._messages[seq]._replace(text="") for seq in self.mailboxes.expire(now_ms)]
 
@@ -171,7 +180,7 @@ class MemoryStore:
 
     def remove(self, kind: type[R], key: Key) -> None:
         self._put(kind, key, None)
-        if isinstance(key, tuple):
+        if kind is Membership and isinstance(key, tuple):
             self.mailboxes.unseat(*key)
         elif kind in (Account, Room):
             self._remove_mailbox(str(key))
@@ -238,4 +247,6 @@ def _key(record: Record) -> Key:
         return record.digest
     if isinstance(record, LoginKey):
         return record.key
+    if isinstance(record, Block):
+        return record.user, record.sender
     return record.room if isinstance(record, Room) else record.user

@@ -18,6 +18,7 @@ from broker.core.mailbox import Mailbox, fitting, text_bytes
 from broker.core.mailboxes import Mailboxes, conflict
 from broker.core.model import (
     Account,
+    Depth,
     Epoch,
     History,
     Membership,
@@ -218,6 +219,10 @@ class SqliteStore:
             self._expiring.append((seq, now_ms + ttl_ms))
         return Receipt(seq)
 
+    def recall(self, to: str, sender: str, message_id: str, text: str) -> Receipt | None:
+        seq = self.mailboxes.duplicate(sender, message_id)
+        return None if seq is None else self._again(seq, to, text)
+
     def _again(self, seq: int, to: str, text: str) -> Receipt:
         """Answer a repeated id, comparing it with the first copy as long as that is kept."""
         self._flush_staged()
@@ -270,6 +275,9 @@ class SqliteStore:
         state = self.mailboxes.state
         states = [state(each.seq, each.to) for each in found] if of == SENT else None
         return History(found, states, len(seqs) > len(found))
+
+    def depth(self, user: str | None = None) -> Depth:
+        return self.mailboxes.depth(user)
 
     def expire(self, now_ms: int) -> list[Message]:
         unread = self.mailboxes.expire(now_ms)
@@ -335,7 +343,7 @@ class SqliteStore:
         self._records.remove(kind, key)
         if kind in (Account, Room):
             self._remove_mailbox(str(key))
-        elif isinstance(key, tuple):
+        elif kind is Membership and isinstance(key, tuple):
             self.mailboxes.unseat(*key)
 
     def _box(self, key: int) -> Mailbox | None:

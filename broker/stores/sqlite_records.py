@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
-from broker.core.model import Account, LoginKey, Membership, Room, SessionRecord
+from broker.core.model import Account, Block, LoginKey, Membership, Room, SessionRecord
 from broker.core.ports import Key, R, Record
 from broker.wire.limits import ROOM_MARK
 
@@ -33,7 +33,9 @@ class _Table(NamedTuple):
     @property
     def upsert(self) -> str:
         marks = ", ".join("?" * len(self.columns))
-        changes = ", ".join(f"{c} = excluded.{c}" for c in self.columns if c not in self.key)
+        # A key stands for itself where there is nothing else to change.
+        changed = [c for c in self.columns if c not in self.key] or self.key
+        changes = ", ".join(f"{c} = excluded.{c}" for c in changed)
         return (
             f"INSERT INTO {self.name} ({', '.join(self.columns)}) VALUES ({marks})"
             f" ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {changes}"
@@ -41,7 +43,7 @@ class _Table(NamedTuple):
 
 
 _TABLES: Final[Mapping[type, _Table]] = {
-    Account: _Table("accounts", ("user",), ("user", "name", "password_hash"), "user"),
+    Account: _Table("accounts", ("user",), ("user", "name", "password_hash", "role"), "user"),
     SessionRecord: _Table(
         "sessions",
         ("digest",),
@@ -51,6 +53,7 @@ _TABLES: Final[Mapping[type, _Table]] = {
     Room: _Table("rooms", ("room",), ("room", "owner", "open", "history"), "room"),
     Membership: _Table("members", ("room", "user"), ("room", "user", "joined"), "room, user"),
     LoginKey: _Table("keys", ("key",), ("key", "user"), "user, key"),
+    Block: _Table("blocks", ("user", "sender"), ("user", "sender"), "user, sender"),
 }
 
 

@@ -26,7 +26,12 @@ APPLICATION_ID: Final = 0x4B6F746B
 #: Each step's SQL, applied in order; `user_version` counts those that were.
 MIGRATIONS: Final[Sequence[str]] = tuple(
     files("broker.stores").joinpath(name).read_text("utf-8")
-    for name in ("sqlite_schema.sql", "sqlite_schema_2.sql", "sqlite_schema_3.sql")
+    for name in (
+        "sqlite_schema.sql",
+        "sqlite_schema_2.sql",
+        "sqlite_schema_3.sql",
+        "sqlite_schema_4.sql",
+    )
 )
 
 #: Set on the connection and read back: a build or a file may have other defaults.

@@ -26,6 +26,7 @@ class Code(StrEnum):
     ROOM_EXISTS = "room_exists"
     TOO_MANY = "too_many"
     CONFLICT = "conflict"
+    BLOCKED = "blocked"
     MAILBOX_FULL = "mailbox_full"
     RATE_LIMITED = "rate_limited"
     STORAGE_FULL = "storage_full"

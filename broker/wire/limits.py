@@ -49,6 +49,10 @@ DEVICE_CHARS_MAX: Final = 32
 #: A message may expire after a second at the earliest (clocks) and ten years at the latest.
 TTL_MS_MIN: Final = 1_000
 TTL_MS_MAX: Final = 315_360_000_000
+#: What a session is called in lists: 64 bits of the digest of its token, in hexadecimal.
+SESSION_ID_CHARS: Final = 16
+#: A backup's name: it becomes a file's.
+BACKUP_NAME_CHARS_MAX: Final = 64
 #: Sequence numbers fit SQLite's and every language's signed 64-bit integer.
 SEQ_MAX: Final = 2**63 - 1
 
@@ -71,6 +75,8 @@ ROOMS_PER_USER_MAX: Final = 100
 INVITATIONS_PER_USER_MAX: Final = 100
 #: Keys that log one user in: a person's machines, with room.
 KEYS_PER_USER_MAX: Final = 100
+#: Senders that one user has blocked: more than a person can be bothered by, and bounded.
+BLOCKS_PER_USER_MAX: Final = 1_000
 #: The first character of a room's name, and of no user's.
 ROOM_MARK: Final = "#"
 #: Who the broker's own notices are from: no user can have that name.

@@ -213,7 +213,8 @@ class Reference:
                     continue
 
     def chat(self, reader: Reader, to: str, text: str, id: str, ttl_ms: float = inf) -> Any:  # noqa: A002 - as on the wire
-        self._takes_room()
+        if (reader[0], id) not in self._first:  # what is stored already has its answer
+            self._takes_room()
         return {"seq": self.append(to, reader[0], id, text, ttl_ms), "durability": ANY}
 
     def kotakmasuk(self, reader: Reader, limit: int = 100, after: int = 0) -> Any:

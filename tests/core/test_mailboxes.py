@@ -65,7 +65,12 @@ def test_the_count_of_mailboxes_and_of_what_waits(boxes: Mailboxes) -> None:
     box = append(boxes, "m1", "m2", "m3")
     append(boxes, "m4", to="#den")
     boxes.acknowledge(box, "", 1)
-    assert (len(boxes), boxes.waiting(), "bob" in boxes, "eve" in boxes) == (3, 2, True, False)
+    assert (len(boxes), boxes.depth().messages, "bob" in boxes, "eve" in boxes) == (
+        3,
+        2,
+        True,
+        False,
+    )
     assert (boxes.last, boxes.read_bytes) == (4, 10)
 
 
@@ -198,7 +203,7 @@ def test_what_was_committed_is_not_taken_back(boxes: Mailboxes) -> None:
     append(boxes, "m1")
     boxes.commit()
     boxes.rollback()
-    assert (boxes.waiting(), boxes.next_seq) == (1, 2)
+    assert (boxes.depth().messages, boxes.next_seq) == (1, 2)
 
 
 def test_rollback_takes_back_what_was_sent_and_deleted_in_one_batch(boxes: Mailboxes) -> None:

@@ -105,11 +105,16 @@ def test_an_alias_is_the_same_command(world: World, alias: str, name: str) -> No
 # --- who may do what -------------------------------------------------------------------------
 
 USERS = (
-    "logout", "chat", "kotakmasuk", "ack", "subscribe", "unsubscribe", "history", "status", "rooms",
+    "logout", "chat", "kotakmasuk", "ack", "subscribe", "unsubscribe", "history", "status",
+    "block", "unblock", "blocks", "rooms",
     "room_create", "room_invite", "room_join", "room_leave", "room_members", "user_on", "passwd",
 )  # fmt: skip
 KEYS = ("key_add", "key_list", "key_remove")
-ADMINS = ("user_add", "user_list", "user_passwd", "user_remove", *KEYS)
+ADMINS = (
+    "user_add", "user_list", "user_passwd", "user_role", "user_remove", *KEYS, "session_list",
+    "session_revoke", "session_revoke_all", "mailbox_list", "mailbox_depth", "broker_status",
+    "broker_drain", "broker_reload", "broker_backup",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", USERS + ADMINS)
@@ -274,7 +279,8 @@ def test_a_login_renews_a_hash_of_old_parameters(world: World) -> None:
 def test_the_administrator_adds_lists_changes_and_removes(world: World) -> None:
     ready = world.ok("user_add", ADMIN, user="bob", password_hash="v1:x", name="Bob")
     assert ready == {"user": "bob", "name": "Bob"}
-    assert world.ok("user_list", ADMIN) == {"users": [ready], "more": False}
+    listed = ready | {"role": "user"}
+    assert world.ok("user_list", ADMIN) == {"users": [listed], "more": False}
     bob = world.login("bob", "x")
     world.ok("chat", bob, to="bob", text="hi", id="m1")
     assert world.ok("user_passwd", ADMIN, user="bob", password="y") == {}

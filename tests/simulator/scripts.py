@@ -152,7 +152,7 @@ class Sender:
             self._answered.append(send)
         elif call.sends > 1 and (self._phase.late_frames or code == "storage_full"):
             # What the refusal says of this attempt says nothing of one before it: where the disk is
-            # full the broker does not look whether the id is there already.
+            # so full that not even acknowledgements find room, the broker does not look for the id.
             code = None
         if code == "unauthorized":
             node.token = None

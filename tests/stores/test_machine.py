@@ -274,7 +274,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def the_same_counts(self) -> None:
         boxes = self.store.mailboxes
-        assert (boxes.waiting(), boxes.read_bytes, boxes.last) == (
+        assert (boxes.depth().messages, boxes.read_bytes, boxes.last) == (
             self.model.waiting(),
             self.model.read_bytes(),
             self.model.last,

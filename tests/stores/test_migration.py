@@ -60,7 +60,7 @@ def test_accounts_and_sessions_are_there(store: SqliteStore) -> None:
 def test_cursors_and_messages_are_there(store: SqliteStore) -> None:
     assert (ids(store), read(store).cursor) == (["m5", "m6"], 3)
     assert (ids(store, "ann"), read(store, "ann").cursor) == (["m4"], 0)
-    assert store.mailboxes.waiting() == 3
+    assert store.depth().messages == 3
     assert read(store).messages[0].text == "text 5"
 
 

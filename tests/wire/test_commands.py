@@ -31,6 +31,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "history": {"of": "#lunch", "before": 7, "limit": 5},
     "status": {"to": "ann", "seq": 7},
     "user_on": {"after": "ann", "detail": True},
+    "block": {"user": "ann"},
+    "unblock": {"user": "ann"},
+    "blocks": {},
     "rooms": {},
     "room_create": {"room": "#lunch", "open": True, "history": True},
     "room_invite": {"room": "#lunch", "user": "ann"},
@@ -42,10 +45,20 @@ GOOD: dict[str, dict[str, Any]] = {
     "user_add": {"user": "ann", "password": "p", "name": "Ann"},
     "user_list": {"after": "ann"},
     "user_passwd": {"user": "ann", "password": "p"},
+    "user_role": {"user": "ann", "role": "observer"},
     "user_remove": {"user": "ann"},
     "key_add": {"user": "ann", "key": KEY},
     "key_list": {"user": "ann"},
     "key_remove": {"user": "ann", "key": KEY},
+    "session_list": {"user": "ann"},
+    "session_revoke": {"user": "ann", "session": "0123456789abcdef"},
+    "session_revoke_all": {"user": "ann"},
+    "mailbox_list": {"after": "ann"},
+    "mailbox_depth": {"user": "ann"},
+    "broker_status": {},
+    "broker_drain": {"on": True},
+    "broker_reload": {},
+    "broker_backup": {"name": "before-the-move"},
 }
 OPTIONAL = {
     ("hello", "client"), ("login", "password"), ("login", "device"), ("chat", "ttl_ms"),
@@ -54,7 +67,8 @@ OPTIONAL = {
     ("subscribe", "after"), ("subscribe", "epoch"), ("history", "of"), ("history", "before"),
     ("history", "limit"), ("user_on", "after"), ("user_on", "detail"), ("room_create", "open"),
     ("room_create", "history"), ("room_members", "after"), ("user_list", "after"),
-    ("register", "name"), ("user_add", "name"),
+    ("register", "name"), ("user_add", "name"), ("mailbox_list", "after"),
+    ("broker_backup", "name"),
 }  # fmt: skip
 FIELDS = [(command, field) for command, args in GOOD.items() for field in args]
 
@@ -103,6 +117,7 @@ NIL = [
     ("kotakmasuk", "after"), ("kotakmasuk", "epoch"), ("subscribe", "after"),
     ("subscribe", "epoch"), ("history", "before"),
     ("user_on", "after"), ("room_members", "after"), ("user_list", "after"), ("register", "name"),
+    ("mailbox_list", "after"), ("broker_backup", "name"),
 ]  # fmt: skip
 
 

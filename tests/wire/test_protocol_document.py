@@ -71,6 +71,7 @@ def test_the_table_of_limits_is_what_hello_tells() -> None:
         "keys a user": limits.KEYS_PER_USER_MAX,
         "rooms a user": limits.ROOMS_PER_USER_MAX,
         "invitations a user": limits.INVITATIONS_PER_USER_MAX,
+        "blocked senders a user": limits.BLOCKS_PER_USER_MAX,
         "silence of a subscriber": limits.SUBSCRIBER_SILENCE_MS,
     }
 

@@ -59,7 +59,10 @@ def handle_user_list(ctx: Context, args: commands.PageArgs) -> Result:
     """List accounts in order of name, from the one after ``after`` on."""
     page = ctx.store.find_all(Account, after=args.after or "", limit=USERS_PAGE_MAX + 1)
     return {
-        "users": [{"user": each.user, "name": each.name} for each in page[:USERS_PAGE_MAX]],
+        "users": [
+            {"user": each.user, "name": each.name, "role": each.role}
+            for each in page[:USERS_PAGE_MAX]
+        ],
         "more": len(page) > USERS_PAGE_MAX,
     }
 
@@ -77,9 +80,20 @@ def handle_user_passwd(ctx: Context, args: commands.UserPasswdArgs) -> Result:
     return Deferred(lambda: hasher.hash(args.password), finish)
 
 
+def handle_user_role(ctx: Context, args: commands.UserRoleArgs) -> Result:
+    """Say what a user may do, from its next command on. Errors: ``no_such_user``."""
+    ctx.accounts.set_role(args.user, args.role)
+    ctx.sessions.forget()  # they know the role
+    return {}
+
+
 def handle_user_remove(ctx: Context, args: commands.UserArgs) -> Result:
-    """Remove an account with its sessions, keys, rooms and mailbox. Errors: ``no_such_user``."""
+    """Remove an account with all that is its own: sessions, keys, blocks, rooms, mailbox.
+
+    Errors: ``no_such_user``.
+    """
     ctx.accounts.find(args.user)
+    ctx.blocks.remove_all(args.user)
     for room, _ in ctx.rooms.of(args.user):
         ctx.rooms.leave(room.room, args.user)
     for each in ctx.store.find_all(LoginKey, of=args.user):

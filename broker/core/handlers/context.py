@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from broker.core.accounts import Accounts
-from broker.core.model import History, Lost, Page, Receipt, Route
-from broker.core.ports import Hasher, Store
+from broker.core.blocks import Blocks
+from broker.core.model import AuditEntry, History, Lost, Page, Receipt, Route
+from broker.core.ports import Hasher, Operations, Store
 from broker.core.rates import SendLimits, SendRates
 from broker.core.rooms import Rooms
 from broker.core.sessions import Session, SessionLimits, Sessions
 from broker.core.subscriptions import Subscriptions
+from broker.wire.errors import WireError
 
 #: A user who was not heard for so long is not connected.
 PRESENCE_MS: Final = 60_000
@@ -30,10 +32,16 @@ PAGED_RETRY_MS: Final = 50
 
 
 class Deferred(NamedTuple):
-    """Slow work: ``work`` runs without the baton, ``finish`` in a later batch with its outcome."""
+    """Slow work: ``work`` runs without the baton, ``finish`` in a later batch with its outcome.
+
+    What ``work`` raises as a `WireError` is the answer. ``stores``: finishing takes room on the
+    disk. ``entry`` is for the audit, its outcome still to come.
+    """
 
     work: Callable[[], Any]
     finish: Callable[[Context, Any], Result]
+    stores: bool = True
+    entry: AuditEntry | None = None
 
 
 class Inbox(NamedTuple):
@@ -69,6 +77,7 @@ class Context:
     sessions: Sessions
     accounts: Accounts
     rooms: Rooms
+    blocks: Blocks
     subscriptions: Subscriptions
     policy: Policy
     #: None where anybody may send as fast as they can.
@@ -77,6 +86,14 @@ class Context:
     server: str
     #: The key that a connection has proved to be its own; None where it is not encrypted.
     key_of: Callable[[Route], str | None]
+    #: Where a connection comes from, within the turn of its request; None where that is not known.
+    address_of: Callable[[Route], str | None]
+    #: None where there is no broker around the core.
+    operations: Operations | None
+    #: Why nothing new is taken, as names of reasons; empty: it is.
+    closed: set[str] = field(default_factory=set)
+    #: What a request for something new is refused with in this turn.
+    refusal: WireError | None = None
     now_ms: int = 0
     #: Text that each connection was given in pages in this turn, in bytes.
     paged: dict[Route, int] = field(default_factory=dict)

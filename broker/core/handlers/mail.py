@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from broker.core.blocks import blocked_by_recipient
 from broker.core.handlers.context import (
     PAGED_BYTES_PER_TURN_MAX,
     PAGED_RETRY_MS,
@@ -21,9 +22,12 @@ from broker.wire.limits import EVENT_BYTES_MAX, INBOX_BYTES_MAX, SEQ_MAX, TEXT_B
 def handle_chat(ctx: Context, args: commands.ChatArgs) -> Result:
     """Append one message to a mailbox; a repeated id gets the first answer again.
 
-    Errors: ``no_such_user``, ``no_such_room``, ``mailbox_full``, ``conflict``, ``rate_limited``,
-    ``too_large``.
+    Errors: ``no_such_user``, ``no_such_room``, ``blocked``, ``mailbox_full``, ``conflict``,
+    ``rate_limited``, ``too_large``, and what nothing new is taken for now (`Context.refusal`).
     """
+    blocked = ctx.blocks.by_user.get(args.to)
+    if ctx.refusal is not None or (blocked is not None and ctx.session.user in blocked):
+        return _again(ctx, args)
     sends = ctx.policy.sends
     if sends.message_bytes_max < TEXT_BYTES_MAX:
         _check_size(args.text, sends.message_bytes_max)
@@ -35,6 +39,40 @@ def handle_chat(ctx: Context, args: commands.ChatArgs) -> Result:
     return ctx.store.append(
         args.to, ctx.session.user, args.message_id, args.text, ctx.now_ms, ttl_ms=args.ttl_ms
     )
+
+
+def _again(ctx: Context, args: commands.ChatArgs) -> Result:
+    """Answer a message that is stored already as before, and refuse any other.
+
+    Whoever repeats an id has not seen its answer; the refusal would say that nothing is stored.
+    """
+    receipt = ctx.store.recall(args.to, ctx.session.user, args.message_id, args.text)
+    if receipt is None:
+        raise ctx.refusal or blocked_by_recipient()
+    return receipt
+
+
+def handle_block(ctx: Context, args: commands.UserArgs) -> Result:
+    """Take no messages, and no invitations, from a user. Idempotent.
+
+    Errors: ``no_such_user``, ``bad_request`` (oneself), ``too_many``.
+    """
+    if args.user == ctx.session.user:
+        raise WireError(Code.BAD_REQUEST, "you cannot block yourself")
+    ctx.accounts.find(args.user)
+    ctx.blocks.add(ctx.session.user, args.user)
+    return {}
+
+
+def handle_unblock(ctx: Context, args: commands.UserArgs) -> Result:
+    """Take a user's messages again. Idempotent."""
+    ctx.blocks.remove(ctx.session.user, args.user)
+    return {}
+
+
+def handle_blocks(ctx: Context, _: commands.NoArgs) -> Result:
+    """List whom the user has blocked."""
+    return {"users": ctx.blocks.of(ctx.session.user)}
 
 
 def handle_kotakmasuk(ctx: Context, args: commands.InboxArgs) -> Result:

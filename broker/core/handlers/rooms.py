@@ -24,9 +24,13 @@ def handle_create(ctx: Context, args: commands.RoomCreateArgs) -> Result:
 
 
 def handle_invite(ctx: Context, args: commands.RoomInviteArgs) -> Result:
-    """Let a user come in, and tell it. Errors: ``no_such_room``, ``no_such_user``, ``too_many``."""
+    """Let a user come in, and tell it.
+
+    Errors: ``no_such_room``, ``no_such_user``, ``blocked``, ``too_many``, ``mailbox_full``.
+    """
     ctx.rooms.check_member(args.room, ctx.session.user)
     ctx.accounts.find(args.user)
+    ctx.blocks.check(args.user, ctx.session.user)
     ctx.rooms.invite(args.room, args.user, by=ctx.session.user, now_ms=ctx.now_ms)
     ctx.subscriptions.wake(args.user)
     return {}
