@@ -90,11 +90,17 @@ class Asking:
     def register(
         self, user: str, password: str, *, name: str | None = None, timeout_ms: int | None = None
     ) -> User:
-        """Make an account. Errors: `Forbidden`, `UserExists`, `BadRequest`, `Busy`."""
+        """Make an account.
+
+        Errors: `Forbidden`, `UserExists`, `RateLimited`, `Busy`, `BadRequest`.
+        """
         return self._ask(exchanges.register(user, password, name), timeout_ms)
 
     def change_password(self, old: str, new: str, *, timeout_ms: int | None = None) -> None:
-        """Change the own password; the user's other sessions end. Errors: `BadCredentials`."""
+        """Change the own password; the user's other sessions end.
+
+        Errors: `BadCredentials`, `RateLimited`, `Busy`, `BadRequest`.
+        """
         self._ask(exchanges.change_password(old, new), timeout_ms)
 
 
@@ -158,9 +164,15 @@ class AsyncAsking:
     async def register(
         self, user: str, password: str, *, name: str | None = None, timeout_ms: int | None = None
     ) -> User:
-        """Make an account. Errors: `Forbidden`, `UserExists`, `BadRequest`, `Busy`."""
+        """Make an account.
+
+        Errors: `Forbidden`, `UserExists`, `RateLimited`, `Busy`, `BadRequest`.
+        """
         return await self._ask(exchanges.register(user, password, name), timeout_ms)
 
     async def change_password(self, old: str, new: str, *, timeout_ms: int | None = None) -> None:
-        """Change the own password; the user's other sessions end. Errors: `BadCredentials`."""
+        """Change the own password; the user's other sessions end.
+
+        Errors: `BadCredentials`, `RateLimited`, `Busy`, `BadRequest`.
+        """
         await self._ask(exchanges.change_password(old, new), timeout_ms)

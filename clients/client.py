@@ -183,7 +183,8 @@ class Client(Asking):
         good with that key only.
         ``device`` (1 to 32 of ``a-z 0-9 . _ -``, a letter or digit first) gives it a reading
         position of its own; without one all sessions of the user share theirs.
-        Errors: `BadCredentials`, `Busy`, `BadRequest`. Source: docs/PROTOCOL.md, "Readers".
+        Errors: `BadCredentials`, `RateLimited`, `Busy`, `BadRequest`. Source: docs/PROTOCOL.md,
+        "Readers".
         """
         login = self._ask(exchanges.login(user, password, device), timeout_ms)
         self._token = login.token

@@ -18,7 +18,8 @@
      │    ├── TooMany              a limit of this user's is reached: give something up
      │    ├── Conflict             this message id was used for another message
      │    ├── MailboxFull          nothing was stored; later
-     │    ├── RateLimited          as Busy: the user sends faster than the broker allows
+     │    ├── RateLimited          as Busy: the user sends faster than the broker allows; of a
+     │    │                        login, at once: too many wrong passwords
      │    ├── StorageFull          nothing was stored; later
      │    ├── Busy                 nothing was done; later (repeated until the deadline already)
      │    ├── Unavailable          as Busy
@@ -113,7 +114,8 @@ class RateLimited(RequestError):
     """The user sends faster than the broker allows; nothing was stored.
 
     Raised where waiting for ``retry_after_ms`` would go beyond the call's timeout; repeated until
-    then.
+    then. Of a login, and of other commands with a password: there were too many wrong ones, and it
+    is raised at once, so that whoever types is told to wait for so long.
     """
 
 

@@ -337,6 +337,8 @@ class Session:
         call.tries += 1
         again_ms = now_ms + self._delay(error.retry_after_ms, call.tries)
         repeatable = error.code in RETRYABLE or (error.code is Code.INTERNAL and call.tries == 1)
+        if error.code is Code.RATE_LIMITED and call.command in SLOW:
+            repeatable = False  # who types passwords is told at once how long to wait
         # Waiting for a repetition beyond the deadline would only delay the answer.
         if not repeatable or again_ms >= call.deadline_ms:
             self._fail(call, from_wire(error))

@@ -47,6 +47,19 @@ def test_a_refusal_that_cannot_be_repeated_in_time_is_raised_at_once() -> None:
     assert caught.value.retry_after_ms == 300
 
 
+@pytest.mark.parametrize("command", ["login", "auth", "passwd", "register"])
+def test_after_too_many_wrong_passwords_the_time_to_wait_is_told_at_once(command: str) -> None:
+    """A login that waits for a minute without a word looks as if the broker were gone."""
+    bench = Bench()
+    call = bench.call(command, timeout_ms=120_000)
+    bench.turn()
+    bench.error(call, Code.RATE_LIMITED, retry_after_ms=4_000)
+    with pytest.raises(RateLimited) as caught:
+        call.value()
+    assert caught.value.retry_after_ms == 4_000
+    assert bench.turn(10_000) == []
+
+
 def test_younger_chats_wait_until_an_unavailable_one_is_repeated() -> None:
     bench = Bench(random=0.0)
     first, second = bench.chat("1"), bench.chat("2")
