@@ -175,3 +175,29 @@ def test_a_device_that_stayed_away_for_too_long_is_told_until_it_acknowledges() 
     assert lost(world, ben) == [None, None], "who has read it lost nothing"
     world.ok("ack", phone, seq=three)
     assert lost(world, phone) == [None, None]
+
+
+def test_who_missed_two_losses_is_told_of_both_wherever_its_cursor_stands() -> None:
+    """The device has gone on in the new epoch, and this client of it has not heard of that yet."""
+    limits = StoreLimits(retention_read_ms=1_000)
+    world = World(Policy(), engine=MemoryStore(limits, first_seq=101))
+    ann, ben = world.user("ann"), world.user("ben")
+    phone = world.login("ben", device="phone")
+    one, _, three = world.send(ann, "ben", "one", "two", "three")
+    world.ok("ack", phone, seq=one)
+    world.ok("ack", ben, seq=three)
+    world.now_ms += 1_001
+    world.service.tidy(world.now_ms)
+    assert lost(world, phone) == [{"first": one + 1, "last": three}] * 2
+    assert lost(world, phone, after=40, epoch=1) == [{"first": 1, "last": three}] * 2
+
+
+def test_what_was_deleted_unread_is_told_beside_a_position_that_was_never_given_out() -> None:
+    world = World(Policy(), limits=StoreLimits(retention_read_ms=1_000))
+    ann, ben = world.user("ann"), world.user("ben")
+    phone = world.login("ben", device="phone")
+    one, two = world.send(ann, "ben", "one", "two")
+    world.ok("ack", ben, seq=two)
+    world.now_ms += 1_001
+    world.service.tidy(world.now_ms)
+    assert lost(world, phone, after=two + 7) == [{"first": one, "last": two + 7}] * 2

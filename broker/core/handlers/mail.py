@@ -181,4 +181,5 @@ def _lost(ctx: Context, page: Page, after: int, epoch: int | None) -> Lost | Non
     else:
         return page.lost
     # What was deleted unread comes on top: whoever acknowledges now is not told of it again.
-    return lost if page.lost is None else Lost(page.lost.first, max(page.lost.last, lost.last))
+    both = (lost, page.lost or lost)
+    return Lost(min(each.first for each in both), max(each.last for each in both))
