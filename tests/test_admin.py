@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import broker
-from broker import admin, cli
+from broker import cli
 from broker.config import Config
 from broker.exits import Exit, ExitError
 from broker.wire.errors import Code, WireError
@@ -43,16 +43,21 @@ class FakeAdmin:
             raise WireError(Code.STORAGE_FULL, "the disk is full")
         if user in self.users:
             raise WireError(Code.USER_EXISTS, f"user {user} exists")
-        self.users[user] = {"user": user, "name": args.get("name", user), "args": args}
-        return {"user": user, "name": self.users[user]["name"]}
+        name = args.get("name", user)
+        self.users[user] = {"user": user, "name": name, "role": "user", "args": args}
+        return {"user": user, "name": name}
 
     def _user_list(self, after: str = "") -> dict[str, Any]:
         rest = [u for name, u in sorted(self.users.items()) if name > after]
-        shown = [{"user": u["user"], "name": u["name"]} for u in rest[:2]]
+        shown = [{"user": u["user"], "name": u["name"], "role": u["role"]} for u in rest[:2]]
         return {"users": shown, "more": len(rest) > 2}
 
     def _user_passwd(self, user: str, password: str) -> dict[str, Any]:
         self._known(user)["args"] = {"password": password}
+        return {}
+
+    def _user_role(self, user: str, role: str) -> dict[str, Any]:
+        self._known(user)["role"] = role
         return {}
 
     def _user_remove(self, user: str) -> dict[str, Any]:
@@ -181,6 +186,30 @@ def test_passwd_says_that_the_sessions_end(
     assert "sessions have ended" in capsys.readouterr().out
 
 
+# --- role --------------------------------------------------------------------------------------
+
+
+def test_role_says_what_a_user_may_do_and_list_shows_it(
+    fake: FakeAdmin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.request("user_add", {"user": "ana", "password": "x"})
+    assert user("role", "ana", "observer") == Exit.OK
+    assert capsys.readouterr().out == "ana has the role observer now\n"
+    user("list")
+    assert capsys.readouterr().out == "ana\tana\tobserver\n"
+    assert user("role", "nobody", "admin") == Exit.REFUSED
+
+
+def test_a_role_that_there_is_not_is_a_wrong_usage(
+    fake: FakeAdmin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        user("role", "ana", "root")
+    assert stop.value.code == Exit.USAGE
+    assert "'user', 'admin', 'observer'" in capsys.readouterr().err
+    assert fake.asked == []
+
+
 # --- remove ------------------------------------------------------------------------------------
 
 
@@ -215,13 +244,13 @@ def test_list_reads_all_pages_and_is_tab_separated_without_a_terminal(
         fake.request("user_add", {"user": f"u{n}", "password": "x", "name": f"Name {n}\x1b[2J"})
     assert user("list") == Exit.OK
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [f"u{n}\tName {n}\\x1b[2J" for n in range(5)]
+    assert lines == [f"u{n}\tName {n}\\x1b[2J\tuser" for n in range(5)]
 
 
 def test_list_json_is_one_array(fake: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
     fake.request("user_add", {"user": "ana", "password": "x"})
     assert user("list", "--json") == Exit.OK
-    assert json.loads(capsys.readouterr().out) == [{"user": "ana", "name": "ana"}]
+    assert json.loads(capsys.readouterr().out) == [{"user": "ana", "name": "ana", "role": "user"}]
 
 
 def test_list_is_a_table_at_a_terminal_and_names_are_no_markup(
@@ -298,7 +327,7 @@ def test_import_of_a_missing_file_says_so(
 def test_a_long_import_shows_a_bar_at_a_terminal_and_only_there(
     fake: FakeAdmin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(admin, "_PROGRESS_AFTER_S", -1.0)
+    monkeypatch.setattr("broker.admin.printing.PROGRESS_AFTER_S", -1.0)
     monkeypatch.setenv("TERM", "xterm")
     file = tmp_path / "users"
     for round_, (is_terminal, shown) in enumerate([(True, True), (False, False)]):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from broker.cli import client_commands, keygen, serving, users
+from broker.cli import administration, client_commands, keygen, serving, users
 from broker.cli.parsing import Parser, parse
 from broker.exits import Exit, ExitError
 
@@ -48,7 +48,18 @@ accounts (on the broker's machine, whether it runs or not):
   user passwd NAME          set a password
   user remove NAME          remove a user and its mailbox
   user import FILE          add many users from a file
+  user role NAME ROLE       let a user administer (admin), watch (observer), or neither (user)
   user key COMMAND          keys that log a user in: add, list, remove
+
+administration (on the broker's machine, or by --broker as an administrator):
+  admin status              say how the broker stands
+  admin sessions USER       list who is logged in as USER
+  admin revoke USER         end a session, or all of them
+  admin depth [USER]        list what waits to be read
+  admin drain               take nothing new, for maintenance
+  admin reload              read certificate and enrolled keys anew
+  admin backup [NAME]       copy everything, while the broker goes on
+  admin restore FILE        put a backup back
 
 options:
   -h, --help                this page; kotak help COMMAND, or kotak COMMAND --help, for one
@@ -67,7 +78,7 @@ exit codes:
 """
 
 #: The commands that are parsed here; every other word is the clients' business.
-_OURS: Final = ("serve", "check-config", "user", "gateway", "keygen")
+_OURS: Final = ("serve", "check-config", "user", "admin", "gateway", "keygen")
 #: As shells have it: 128 and the number of SIGINT, of SIGPIPE.
 _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
@@ -129,5 +140,6 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_check_config(commands)
     serving.add_gateway(commands)
     users.add_user(commands)
+    administration.add_admin(commands)
     keygen.add_keygen(commands)
     return parser

@@ -19,7 +19,7 @@ def add_user(commands: Subparsers) -> None:
 
 def _add_user_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(
-        dest="user_command", metavar="add|list|passwd|remove|import|key", required=True
+        dest="user_command", metavar="add|list|passwd|role|remove|import|key", required=True
     )
 
     def command(word: str, text: str, *, user: bool = True) -> argparse.ArgumentParser:
@@ -34,6 +34,8 @@ def _add_user_commands(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--name", metavar="TEXT", help="the display name (default: NAME)")
     _add_password_options(add)
     _add_password_options(command("passwd", "Set a user's password; its sessions end."))
+    role = command("role", _ROLE)
+    role.add_argument("role", metavar="user|admin|observer", choices=_ROLES, help="what it may do")
     remove = command("remove", "Remove a user and every message in its mailbox.")
     remove.add_argument("--yes", action="store_true", help="do not ask")
     show = command("list", "List all users.", user=False)
@@ -60,6 +62,16 @@ def _add_key_commands(parser: argparse.ArgumentParser) -> None:
         add_settings(sub, FOLDER_SETTINGS)
         sub.set_defaults(run=_user)
 
+
+_ROLES: Final = ("user", "admin", "observer")
+_ROLE: Final = """\
+Say what a user may do:
+
+  user       read, and write to others: what everybody may who has just been added
+  admin      that, and everything that kotak user and kotak admin do, from any machine
+  observer   read its own mailbox, and how the broker stands; write to nobody
+
+It counts from the user's next command on."""
 
 _IMPORT: Final = """\
 Add the users of a file.
@@ -96,6 +108,7 @@ def _user(args: argparse.Namespace) -> int:
         "remove": admin.remove,
         "import": admin.import_file,
         "key": admin.key,
+        "role": admin.role,
     }[args.user_command]
     try:
         create = args.user_command in ("add", "import")

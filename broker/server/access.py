@@ -21,6 +21,7 @@ from broker.core.service import Finished, Service
 from broker.exits import Exit, ExitError
 from broker.passwords import Argon2Hasher
 from broker.server.assembly import WallClock, make_service, make_store, make_token
+from broker.server.operations import StoppedOperations
 from broker.stores.folder import ADMIN_FILE, DataFolder, FolderHeldError, was_used
 from broker.wire.envelope import decode_reply, encode_request, encoder
 from clients import Client
@@ -35,6 +36,8 @@ _TIMEOUT_MS = 10_000
 class OfflineAdmin:
     """Runs the administrator's commands on a store that no broker holds."""
 
+    running = False
+
     def __init__(self, service: Service) -> None:
         self._service = service
         self._encode = encoder()
@@ -42,8 +45,11 @@ class OfflineAdmin:
         self._token = make_token()
         service.grant_admin(self._token)
 
-    def request(self, command: str, args: Mapping[str, Any]) -> dict[str, Any]:
-        """Run one command. Errors: `WireError`."""
+    def request(
+        self, command: str, args: Mapping[str, Any], *, timeout_ms: int | None = None
+    ) -> dict[str, Any]:
+        """Run one command to its end, however long that takes. Errors: `WireError`."""
+        del timeout_ms
         frame = encode_request(self._encode, 1, command, self._token, args)
         turn = self._service.turn([(b"", [frame])], [], self._clock_ms())
         if turn.jobs:
@@ -59,12 +65,16 @@ class OfflineAdmin:
 class OnlineAdmin:
     """Runs the administrator's commands through a running broker."""
 
+    running = True
+
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def request(self, command: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    def request(
+        self, command: str, args: Mapping[str, Any], *, timeout_ms: int | None = None
+    ) -> dict[str, Any]:
         """Run one command. Errors: `WireError`, also where the broker does not answer."""
-        return self._client.request(command, args)
+        return self._client.request(command, args, timeout_ms=timeout_ms)
 
 
 @contextmanager
@@ -74,7 +84,7 @@ def open_admin(config: Config, *, create: bool) -> Iterator[OfflineAdmin | Onlin
     Errors: `ExitError`.
     """
     try:
-        _require_ours(config.data, create=create)
+        require_ours(config.data, create=create)
         folder = DataFolder(config.data)
     except FolderHeldError:
         address, token, curve = _read(config.data / ADMIN_FILE)
@@ -87,7 +97,7 @@ def open_admin(config: Config, *, create: bool) -> Iterator[OfflineAdmin | Onlin
         yield admin
 
 
-def _require_ours(path: Path, *, create: bool) -> None:
+def require_ours(path: Path, *, create: bool) -> None:
     """Refuse a folder that no broker ever used, before anything is made in it."""
     if was_used(path):
         return
@@ -119,7 +129,8 @@ def _open_offline(config: Config, folder: DataFolder, *, create: bool) -> Iterat
     except StoreUnusableError as error:
         raise ExitError(Exit.DATA_FOLDER, str(error)) from error
     try:
-        yield OfflineAdmin(make_service(config, store, Argon2Hasher()))
+        operations = StoppedOperations(folder.database)
+        yield OfflineAdmin(make_service(config, store, Argon2Hasher(), operations=operations))
     finally:
         store.close()
 

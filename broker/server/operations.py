@@ -91,6 +91,17 @@ class RunningOperations:
         return BackupTaken(str(taken.path), taken.bytes, taken.messages, taken.epoch, took_ms)
 
 
+class StoppedOperations(RunningOperations):
+    """Of a broker that does not run: a backup is taken all the same, for the rest there is none."""
+
+    def __init__(self, database: Path) -> None:
+        super().__init__(database, reload=_refuse, stopping=lambda: False)
+
+
+def _refuse() -> Reloaded:
+    raise WireError(Code.UNAVAILABLE, "no broker runs there: what it reads, it reads at its start")
+
+
 def time_stamp() -> str:
     """Return the time for a file's name, in UTC: sorted by name is sorted by time."""
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())

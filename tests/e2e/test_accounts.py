@@ -49,11 +49,11 @@ def test_accounts_are_administered_whether_the_broker_runs_or_not(
     assert user(data, "remove", "afif", "--yes").code == 1
     listed = user(data, "list").out.splitlines()
     assert listed == [
-        "ana\tAna B",
-        "budi\tBudi",
-        "fadly\tFadly",
-        "mamang\tmamang",
-        "shafwa\tShafwa",
+        "ana\tAna B\tuser",
+        "budi\tBudi\tuser",
+        "fadly\tFadly\tuser",
+        "mamang\tmamang\tuser",
+        "shafwa\tShafwa\tuser",
     ]
     file.write_text("carl:word\nno colon here\n")
     assert user(data, "import", str(file)).code == 2

@@ -1,0 +1,174 @@
+"""``kotak admin``: its options, and the two ways to a broker: its folder, or the network."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from broker.cli.parsing import Subparsers
+from broker.cli.settings import FOLDER_SETTINGS, add_settings, load_settings
+from broker.exits import Exit, ExitError
+
+_ADMIN: Final = """\
+Administer a broker: on its machine through its data folder (--data), as the user that it runs as;
+or from anywhere through its ZeroMQ door (--broker), as a user whose role is admin, or observer for
+what only looks (kotak user role). Log in first: kotak login USER."""
+
+_DRAIN: Final = """\
+Have the broker take nothing new, for maintenance: messages, rooms and accounts are refused, and
+clients repeat them later by themselves, while everybody reads and acknowledges. /readyz says 503.
+--off ends it, and so does a restart."""
+
+_BACKUP: Final = """\
+Copy everything into the folder 'backups' of the data folder, while the broker goes on. All that was
+answered OK before is in it. Prints the file; nothing is overwritten, nothing older is removed."""
+
+_RESTORE: Final = """\
+Put a backup in the place of the database. Stop the broker first, on whose machine this is; the
+folder may also be a new one. The backup is checked before anything is changed, and the former
+database stays beside it under another name. Clients are told, at the next start, that messages may
+be lost."""
+
+#: What is asked of a broker that runs, and of nothing else.
+_OF_A_BROKER: Final = frozenset({"status", "drain", "reload"})
+
+
+def add_admin(commands: Subparsers) -> None:
+    """Add ``kotak admin`` with its commands."""
+    parser = commands.add_parser("admin", description=_ADMIN)
+    words = "status|sessions|revoke|depth|drain|reload|backup|restore"
+    sub = parser.add_subparsers(dest="admin_command", metavar=words, required=True)
+
+    def command(word: str, text: str) -> argparse.ArgumentParser:
+        added = sub.add_parser(word, help=text.partition(".")[0].partition("\n")[0].rstrip(":,"))
+        added.description = text
+        _add_connection(added)
+        added.set_defaults(run=_admin)
+        return added
+
+    _add_json(command("status", "Say how the broker stands."))
+    _add_session_commands(command)
+    depth = command("depth", "List what waits to be read, of USER or of everybody.")
+    depth.add_argument("user", metavar="USER", nargs="?", help="the user's name")
+    depth.add_argument("--all", action="store_true", help="also those for whom nothing waits")
+    _add_json(depth)
+    drain = command("drain", _DRAIN)
+    drain.add_argument("--off", action="store_true", help="take new messages again")
+    drain.add_argument("--wait", action="store_true", help="until nothing waits to be read")
+    command("reload", "Read certificate and enrolled keys anew, as SIGHUP does.")
+    backup = command("backup", _BACKUP)
+    backup.add_argument("name", metavar="NAME", nargs="?", help="its name (default: the time, UTC)")
+    _add_json(backup)
+    restore = sub.add_parser("restore", help="Put a backup back", description=_RESTORE)
+    restore.add_argument("file", metavar="FILE", help="the backup")
+    add_settings(restore, FOLDER_SETTINGS)
+    restore.set_defaults(run=_restore)
+
+
+def _add_session_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    sessions = command("sessions", "List the sessions of USER: who is logged in, and since when.")
+    sessions.add_argument("user", metavar="USER", help="the user's name")
+    _add_json(sessions)
+    revoke = command("revoke", "End a session of USER, or all of them: the token is good no more.")
+    revoke.add_argument("user", metavar="USER", help="the user's name")
+    revoke.add_argument("session", metavar="SESSION", nargs="?", help="which, as sessions lists it")
+    revoke.add_argument("--all", action="store_true", help="all that the user has")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_connection(parser: argparse.ArgumentParser) -> None:
+    """Add how the broker is reached: its folder, or the options of the clients' commands."""
+    # Not those of `clients.cli`: the libraries behind it would be loaded for each --help.
+    remote = parser.add_argument_group("over the network")
+    for option, form, text in (
+        ("--broker", "tcp://HOST:PORT", "the broker's ZeroMQ door; without it, its data folder"),
+        ("--session", "FILE", "where the login is kept (default: as kotak login)"),
+        ("--curve", "KEY|FILE", "encrypt the way there, as kotak login (default: as the session)"),
+    ):
+        remote.add_argument(option, metavar=form, default=argparse.SUPPRESS, help=text)
+    add_settings(parser, FOLDER_SETTINGS)
+
+
+def _admin(args: argparse.Namespace) -> int:
+    from broker import admin
+    from broker.wire.errors import WireError
+
+    run: Callable[[Any, argparse.Namespace], int] = getattr(admin, args.admin_command)
+    try:
+        with _opened(args) as opened:
+            return run(opened, args)
+    except WireError as error:
+        raise _ended(error) from None
+
+
+@contextmanager
+def _opened(args: argparse.Namespace) -> Iterator[Any]:
+    """Open the way to the broker. Errors: `ExitError`."""
+    if hasattr(args, "broker"):
+        with _open_remote(args) as remote:
+            yield remote
+        return
+    from broker import server
+
+    config = load_settings(args).config
+    with server.open_admin(config, create=False) as opened:
+        if not opened.running and args.admin_command in _OF_A_BROKER:
+            raise ExitError(
+                Exit.UNREACHABLE,
+                f"no broker runs on {config.data}: start it, or give its folder with --data",
+            )
+        yield opened
+
+
+@contextmanager
+def _open_remote(args: argparse.Namespace) -> Iterator[Any]:
+    if args.data is not None:
+        raise ExitError(
+            Exit.USAGE, "give one of --broker, for the network, and --data, for this machine"
+        )
+    from broker import server
+    from clients import Client
+    from clients.cli import explain
+    from clients.curve_keys import CurveKeyError
+    from clients.invocation import Invocation, UsageError, broker_address
+
+    try:
+        broker_address(args.broker, "--broker")
+        call = Invocation(args, Client)
+    except (UsageError, CurveKeyError) as error:
+        raise ExitError(Exit.USAGE, str(error)) from None
+    try:
+        client: Any
+        with call.open(call.session().token) as client:
+            yield server.OnlineAdmin(client)
+    except Exception as error:
+        outcome = None if isinstance(error, ExitError) else explain(error, call)
+        if outcome is None:
+            raise
+        code, sentence = outcome
+        raise ExitError(next(each for each in Exit if each == code), sentence) from None
+
+
+def _ended(error: Any) -> ExitError:
+    """Return the end of a command that the broker refused, or did not answer."""
+    from clients.errors import ConnectionFailed, RequestTimeout
+
+    if isinstance(error, ConnectionFailed | RequestTimeout):
+        return ExitError(Exit.UNREACHABLE, error.message)
+    return ExitError(Exit.REFUSED, error.message)
+
+
+def _restore(args: argparse.Namespace) -> int:
+    from broker import admin, server
+    from broker.admin.printing import at_work
+
+    config = load_settings(args).config
+    with at_work("looking through the backup"):
+        restored = server.restore(config, Path(args.file).expanduser())
+    return admin.show_restored(restored, config.data)
