@@ -5,6 +5,7 @@ from clients.client import Client, Pending
 from clients.errors import (
     BadCredentials,
     BadRequest,
+    Blocked,
     Busy,
     ClientClosed,
     Conflict,
@@ -40,6 +41,7 @@ __all__ = [
     "AsyncRooms",
     "BadCredentials",
     "BadRequest",
+    "Blocked",
     "Busy",
     "Client",
     "ClientClosed",

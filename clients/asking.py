@@ -87,6 +87,22 @@ class Asking:
         """Return who is logged in, in order of login; ``detail``: and when each was last heard."""
         return every_user(self._ask, exchanges.users_on(detail=detail), timeout_ms)
 
+    def block(self, user: str, *, timeout_ms: int | None = None) -> None:
+        """Refuse what ``user`` sends from now on, and its invitations; twice is no error.
+
+        What waits stays, and rooms that both are in are as before. The sender gets `Blocked`.
+        Errors: `NoSuchUser`, `TooMany` (1000), `BadRequest` (oneself).
+        """
+        self._ask(exchanges.block(user), timeout_ms)
+
+    def unblock(self, user: str, *, timeout_ms: int | None = None) -> None:
+        """Take messages of ``user`` again; no error where it was not blocked."""
+        self._ask(exchanges.unblock(user), timeout_ms)
+
+    def blocked(self, *, timeout_ms: int | None = None) -> list[str]:
+        """Return the names of those whom one blocks, sorted."""
+        return self._ask(exchanges.blocked(), timeout_ms)
+
     def register(
         self, user: str, password: str, *, name: str | None = None, timeout_ms: int | None = None
     ) -> User:
@@ -160,6 +176,18 @@ class AsyncAsking:
     async def users_on(self, *, detail: bool = False, timeout_ms: int | None = None) -> list[User]:
         """Return who is logged in, in order of login; as `Asking.users_on`."""
         return await every_user_async(self._ask, exchanges.users_on(detail=detail), timeout_ms)
+
+    async def block(self, user: str, *, timeout_ms: int | None = None) -> None:
+        """Refuse what ``user`` sends from now on, and its invitations; as `Asking.block`."""
+        await self._ask(exchanges.block(user), timeout_ms)
+
+    async def unblock(self, user: str, *, timeout_ms: int | None = None) -> None:
+        """Take messages of ``user`` again; no error where it was not blocked."""
+        await self._ask(exchanges.unblock(user), timeout_ms)
+
+    async def blocked(self, *, timeout_ms: int | None = None) -> list[str]:
+        """Return the names of those whom one blocks, sorted."""
+        return await self._ask(exchanges.blocked(), timeout_ms)
 
     async def register(
         self, user: str, password: str, *, name: str | None = None, timeout_ms: int | None = None

@@ -208,8 +208,9 @@ class Client(Asking):
 
         ``text``: 1 to 65 536 bytes of UTF-8. ``message_id``: made when not given; give that of a
         `RequestTimeout` to repeat its message. ``ttl_ms`` (a second to ten years): what is unread
-        after so long is never delivered. Errors: `NoSuchUser`, `NoSuchRoom`, `Conflict`,
-        `MailboxFull`, `RateLimited`, `StorageFull`, `TooLarge`, `Unauthorized`.
+        after so long is never delivered. Errors: `NoSuchUser`, `NoSuchRoom`, `Blocked`,
+        `Conflict`, `MailboxFull`, `RateLimited`, `StorageFull`, `TooLarge`, `Unauthorized`,
+        `Forbidden` (an observer).
         """
         return self._receipt(self._start_chat(to, text, message_id, ttl_ms, timeout_ms))
 

@@ -17,6 +17,7 @@
      │    ├── RoomExists           the name is taken
      │    ├── TooMany              a limit of this user's is reached: give something up
      │    ├── Conflict             this message id was used for another message
+     │    ├── Blocked              the recipient takes no messages from you; nothing was stored
      │    ├── MailboxFull          nothing was stored; later
      │    ├── RateLimited          as Busy: the user sends faster than the broker allows; of a
      │    │                        login, at once: too many wrong passwords
@@ -75,7 +76,7 @@ class BadCredentials(RequestError):
 
 
 class Forbidden(RequestError):
-    """Not allowed for this session, or by the broker's administrator."""
+    """Not allowed for this session (an observer sends nothing), or by the administrator."""
 
 
 class NoSuchUser(RequestError):
@@ -104,6 +105,10 @@ class TooMany(RequestError):
 
 class Conflict(RequestError):
     """The message id was used with another text or recipient: a new message takes a new id."""
+
+
+class Blocked(RequestError):
+    """The recipient takes no messages, or no invitations, from this user; nothing was stored."""
 
 
 class MailboxFull(RequestError):
@@ -203,6 +208,7 @@ CLASSES: Final[Mapping[Code, type[RequestError]]] = {
     Code.ROOM_EXISTS: RoomExists,
     Code.TOO_MANY: TooMany,
     Code.CONFLICT: Conflict,
+    Code.BLOCKED: Blocked,
     Code.MAILBOX_FULL: MailboxFull,
     Code.RATE_LIMITED: RateLimited,
     Code.STORAGE_FULL: StorageFull,

@@ -134,6 +134,21 @@ def status(to: str, seq: int) -> Exchange[Status]:
     return Exchange("status", {"to": to, "seq": seq}, Status.parse)
 
 
+# --- Blocks ----------------------------------------------------------------------------------
+
+
+def block(user: str) -> Exchange[None]:
+    return Exchange("block", {"user": user}, results.nothing)
+
+
+def unblock(user: str) -> Exchange[None]:
+    return Exchange("unblock", {"user": user}, results.nothing)
+
+
+def blocked() -> Exchange[list[str]]:
+    return Exchange("blocks", NONE, results.names)
+
+
 # --- Rooms -----------------------------------------------------------------------------------
 
 

@@ -235,6 +235,11 @@ def page_of(key: str) -> Callable[[Fields], tuple[list[User], bool]]:
     return parse
 
 
+def names(fields: Fields) -> list[str]:
+    """Return the user names from the answer to ``blocks``."""
+    return [*fields["users"]]
+
+
 def nothing(_: Fields) -> None:
     """Read the answer to a command that has none but OK."""
 

@@ -51,7 +51,8 @@ class Rooms:
     def invite(self, room: str, user: str, *, timeout_ms: int | None = None) -> None:
         """Let ``user`` join a room that one is in; the broker tells that user by a notice.
 
-        Errors: `NoSuchRoom` (also where one is not in it), `NoSuchUser`, `TooMany` (that user's).
+        Errors: `NoSuchRoom` (also where one is not in it), `NoSuchUser`, `Blocked` (by that user),
+        `TooMany` (that user's).
         """
         self._ask(exchanges.room_invite(room, user), timeout_ms)
 

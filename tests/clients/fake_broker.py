@@ -51,6 +51,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "status": {"state": "delivered", "at_ms": 6, "id": "m"},
     "register": {"user": "fadly", "name": "Fadly"},
     "user_on": {"users": [], "more": False},
+    "blocks": {"users": ["afif", "mamang"]},
     "rooms": {"rooms": [ROOM]},
     "room_create": {"room": ROOM},
     "room_join": {"room": ROOM},

@@ -6,7 +6,9 @@ import pytest
 
 from broker.wire.errors import Code
 from clients.errors import (
+    Blocked,
     Busy,
+    Forbidden,
     InternalError,
     RateLimited,
     RequestError,
@@ -134,7 +136,8 @@ def test_a_rate_limit_beyond_the_deadline_is_raised_as_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", [Code.NO_SUCH_ROOM, Code.NO_SUCH_MESSAGE, Code.ROOM_EXISTS, Code.TOO_MANY]
+    "code",
+    [Code.NO_SUCH_ROOM, Code.NO_SUCH_MESSAGE, Code.ROOM_EXISTS, Code.TOO_MANY, Code.BLOCKED],
 )
 def test_what_waiting_does_not_mend_is_not_repeated(code: Code) -> None:
     bench = Bench()
@@ -144,6 +147,21 @@ def test_what_waiting_does_not_mend_is_not_repeated(code: Code) -> None:
     assert isinstance(call.error, RequestError)
     assert call.error.code is code
     assert bench.ids(60_000) == []
+
+
+@pytest.mark.parametrize(("code", "error"), [(Code.BLOCKED, Blocked), (Code.FORBIDDEN, Forbidden)])
+def test_a_message_that_may_not_be_sent_fails_alone_and_holds_up_no_other(
+    code: Code, error: type[RequestError]
+) -> None:
+    bench = Bench()
+    refused, other = bench.chat("1"), bench.chat("2")
+    bench.turn()
+    bench.error(refused, code)
+    later = bench.chat("3")
+    assert bench.ids() == [later.request_id]
+    bench.ok(other.request_id)
+    assert isinstance(refused.error, error)
+    assert other.error is None
 
 
 def test_unavailable_until_the_deadline_is_raised_as_what_it_is() -> None:
