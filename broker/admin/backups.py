@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from broker.admin.administrator import Admin
-from broker.admin.printing import at_work, note, plain, size
+from broker.admin.printing import at_work, counted, note, plain, size
 from broker.exits import Exit
 from broker.wire.errors import Code, WireError
 
@@ -37,7 +37,8 @@ def backup(admin: Admin, args: Namespace) -> int:
     print(plain(taken["path"]))
     if sys.stdout.isatty():
         seconds = taken["took_ms"] / 1_000
-        note(f"{taken['messages']} messages, {size(taken['bytes'])}, in {seconds:.1f} s")
+        messages = counted(taken["messages"], "message")
+        note(f"{messages}, {size(taken['bytes'])}, in {seconds:.1f} s")
     return Exit.OK
 
 
@@ -56,13 +57,14 @@ class Restored(Protocol):
 
 def show_restored(restored: Restored, folder: Path) -> int:
     """Say what was put back, and what that means."""
-    print(f"restored {restored.messages} messages and {restored.users} users into {folder}")
+    messages, users = counted(restored.messages, "message"), counted(restored.users, "user")
+    print(f"restored {messages} and {users} into {folder}")
     if restored.former is not None:
         note(f"the former database is {restored.former}: remove it when it is not needed any more")
     note("the next start begins a new epoch: clients are told that messages may be lost")
     if restored.sessions:
         note(
-            f"{restored.sessions} sessions of the backup are good again, also those that were "
-            "ended since: kotak admin revoke USER --all ends a user's"
+            f"good again: {counted(restored.sessions, 'session')} of the backup, also what was "
+            "ended since; kotak admin revoke USER --all ends a user's"
         )
     return Exit.OK

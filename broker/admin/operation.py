@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import Namespace
 from typing import Final
@@ -12,6 +13,7 @@ from broker.admin.administrator import Admin, pages
 from broker.admin.printing import (
     Column,
     at_work,
+    counted,
     local_time,
     note,
     plain,
@@ -22,6 +24,7 @@ from broker.admin.printing import (
 )
 from broker.exits import Exit
 
+_NOTHING: Final = "nothing waits to be read"
 #: Seconds between two looks at what still waits.
 POLL_S: Final = 0.5
 
@@ -35,7 +38,7 @@ _STATUS: Final = (
     Column("messages kept", "durability", lambda word: _KEPT.get(word, raw(word))),
     Column("draining", "draining", lambda on: "yes: nothing new is taken" if on else "no"),
     Column("mailboxes", "mailboxes"),
-    Column("waiting", "waiting", lambda count: f"{count} messages"),
+    Column("waiting", "waiting", lambda count: counted(count, "message")),
     Column("waiting text", "waiting_bytes", size),
     Column("subscriptions", "subscriptions"),
     Column("epoch", "epoch"),
@@ -80,13 +83,14 @@ def drain(admin: Admin, args: Namespace) -> int:
     except KeyboardInterrupt:
         note("the broker still takes nothing new: kotak admin drain --off ends that")
         raise
-    print("nothing waits any more")
+    print(_NOTHING)
     return Exit.OK
 
 
 def _wait(admin: Admin, waiting: int) -> None:
-    """Show how many messages wait until none does; where nobody looks, say so at the beginning."""
-    note(_waiting(waiting))
+    """Show how many messages wait until none does; at no terminal say so at the beginning."""
+    if not sys.stderr.isatty():
+        note(_waiting(waiting))
     with at_work(_waiting(waiting), after_s=0.0) as tell:
         while waiting:
             time.sleep(POLL_S)
@@ -95,7 +99,7 @@ def _wait(admin: Admin, waiting: int) -> None:
 
 
 def _waiting(count: int) -> str:
-    return "1 message waits to be read" if count == 1 else f"{count} messages wait to be read"
+    return f"still to be read: {counted(count, 'message')}" if count else _NOTHING
 
 
 def reload(admin: Admin, _: Namespace) -> int:

@@ -63,6 +63,11 @@ def size(count: int) -> str:
     return f"{value:.1f} {_UNITS[-1]}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return ``1 message``, ``2 messages``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 # --- lists ---------------------------------------------------------------------------------------
 
 

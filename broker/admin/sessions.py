@@ -8,7 +8,7 @@ from argparse import Namespace
 from typing import Final
 
 from broker.admin.administrator import Admin
-from broker.admin.printing import Column, local_time, plain, print_list
+from broker.admin.printing import Column, counted, local_time, plain, print_list
 from broker.exits import Exit, ExitError
 
 _COLUMNS: Final = (
@@ -39,7 +39,7 @@ def revoke(admin: Admin, args: Namespace) -> int:
         )
     if args.all:
         count = admin.request("session_revoke_all", {"user": args.user})["revoked"]
-        print(f"ended {count} sessions of {user}")
+        print(f"ended {counted(count, 'session')} of {user}")
     else:
         session = args.session.lower()
         admin.request("session_revoke", {"user": args.user, "session": session})

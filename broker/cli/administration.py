@@ -42,9 +42,8 @@ def add_admin(commands: Subparsers) -> None:
     words = "status|sessions|revoke|depth|drain|reload|backup|restore"
     sub = parser.add_subparsers(dest="admin_command", metavar=words, required=True)
 
-    def command(word: str, text: str) -> argparse.ArgumentParser:
-        added = sub.add_parser(word, help=text.partition(".")[0].partition("\n")[0].rstrip(":,"))
-        added.description = text
+    def command(word: str, text: str, more: str = "") -> argparse.ArgumentParser:
+        added = sub.add_parser(word, help=text.rstrip("."), description=more or text)
         _add_connection(added)
         added.set_defaults(run=_admin)
         return added
@@ -55,20 +54,22 @@ def add_admin(commands: Subparsers) -> None:
     depth.add_argument("user", metavar="USER", nargs="?", help="the user's name")
     depth.add_argument("--all", action="store_true", help="also those for whom nothing waits")
     _add_json(depth)
-    drain = command("drain", _DRAIN)
+    drain = command("drain", "Take nothing new, for maintenance.", _DRAIN)
     drain.add_argument("--off", action="store_true", help="take new messages again")
     drain.add_argument("--wait", action="store_true", help="until nothing waits to be read")
     command("reload", "Read certificate and enrolled keys anew, as SIGHUP does.")
-    backup = command("backup", _BACKUP)
+    backup = command("backup", "Copy everything, while the broker goes on.", _BACKUP)
     backup.add_argument("name", metavar="NAME", nargs="?", help="its name (default: the time, UTC)")
     _add_json(backup)
-    restore = sub.add_parser("restore", help="Put a backup back", description=_RESTORE)
+    restore = sub.add_parser(
+        "restore", help="Put a backup back (broker stopped)", description=_RESTORE
+    )
     restore.add_argument("file", metavar="FILE", help="the backup")
     add_settings(restore, FOLDER_SETTINGS)
     restore.set_defaults(run=_restore)
 
 
-def _add_session_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+def _add_session_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sessions = command("sessions", "List the sessions of USER: who is logged in, and since when.")
     sessions.add_argument("user", metavar="USER", help="the user's name")
     _add_json(sessions)
