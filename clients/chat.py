@@ -15,6 +15,7 @@ from typing import ClassVar, Final, NamedTuple
 
 from broker.wire.commands import ALIASES
 from broker.wire.limits import ROOM_MARK
+from clients.block_text import blocked_text, blocks_text, unblocked_text
 from clients.calls import MAY_BE_STORED, Calls, read_inbox, sentence, waiting_notice
 from clients.chat_help import about, overview
 from clients.chat_rooms import Refused, history, room, status
@@ -53,6 +54,14 @@ UNKNOWN_OUTCOME: Final = (
 def short_token(token: str | None) -> str:
     """Return enough of a token to tell it from another; nothing where there is none."""
     return f"{safe_line(token[:TOKEN_CHARS_SHOWN])}..." if token else ""
+
+
+def _only_user(words: list[str]) -> str:
+    """Return the one name behind a command. Errors: `Refused`."""
+    command, user, *more = words
+    if more:
+        raise Refused(f"{command} takes one user")
+    return user
 
 
 class Unanswered(NamedTuple):
@@ -277,6 +286,26 @@ class Chat:
     def _room(self, words: list[str]) -> None:
         self._look_up(room, words)
 
+    def _block(self, words: list[str]) -> None:
+        user = _only_user(words)
+        with self._waiting():
+            self._client.block(user)
+        self._remember(user)
+        self._say(blocked_text(user))
+
+    def _unblock(self, words: list[str]) -> None:
+        user = _only_user(words)
+        with self._waiting():
+            self._client.unblock(user)
+        self._say(unblocked_text(user))
+
+    def _blocks(self, _words: list[str]) -> None:
+        with self._waiting():
+            users = self._client.blocked()
+        for user in users:
+            self._remember(user)
+        self._say(blocks_text(users))
+
     def _look_up(self, ask: Callable[[Calls, list[str]], list[str]], words: list[str]) -> None:
         words = [unquoted(word) for word in " ".join(words[1:]).split()]
         with self._waiting():
@@ -313,6 +342,9 @@ class Chat:
         "history": Command(_history, 1),
         "status": Command(_status, 1),
         "room": Command(_room, 1),
+        "block": Command(_block, 2),
+        "unblock": Command(_unblock, 2),
+        "blocks": Command(_blocks, 1),
         "logout": Command(_logout, 1),
         "help": Command(_help, 1, needs_login=False),
     }

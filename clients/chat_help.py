@@ -76,6 +76,17 @@ room leave #ROOM          leave; with its last member a room goes, and all in it
 room members #ROOM        who is in a room that you are in
 chat #ROOM TEXT...        say something there""",
     ),
+    "block": Topic(
+        "block USER",
+        "take no messages from a user, nor invitations",
+        """\
+What that user sends is refused from now on, and the sender is told so. What
+waits stays, and rooms that both of you are in are as before.""",
+    ),
+    "unblock": Topic(
+        "unblock USER", "take messages from a user again", "blocks lists whom you block."
+    ),
+    "blocks": Topic("blocks", "list the users from whom you take no messages", ""),
     "logout": Topic("logout", "end the session", "The other sessions of this chat live on."),
     "help": Topic("help [COMMAND]", "this page, or more about one command", ""),
     "quit": Topic(

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from broker.wire.limits import INBOX_MESSAGES_MAX
-from clients import commands, history_commands, room_commands
+from clients import block_commands, commands, history_commands, room_commands
 from clients.argument_types import address, limit, seconds, sequence, told_by
 from clients.calls import MESSAGES_PER_RUN_MAX, Connect, sentence
 from clients.client import Client
@@ -94,6 +94,7 @@ def add_commands(
     add = partial(_add_command, subparsers, connect)
     _add_mail_commands(add)
     _add_history_commands(add)
+    _add_block_commands(add)
     _add_account_commands(add)
     room = subparsers.add_parser(
         "room", help=_ROOM[0].lower() + _ROOM[1:-1], description=_ROOM, epilog=_ROOM_MORE
@@ -223,6 +224,20 @@ def _add_history_commands(add: _Add) -> None:
         help="its sequence, as 'kotak send' and 'kotak history --sent' show it",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def _add_block_commands(add: _Add) -> None:
+    for run, text in (
+        (
+            block_commands.block,
+            "take no messages from a user, nor invitations; those that wait stay",
+        ),
+        (block_commands.unblock, "take messages from a user again"),
+    ):
+        add(run, text).add_argument("user", metavar="USER", help="the user's name")
+
+    parser = add(block_commands.blocks, "list the users from whom you take no messages")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 def _add_room_commands(add: _Add) -> None:

@@ -34,6 +34,8 @@ _BEHIND: dict[tuple[str, ...], list[object]] = {
     ("history",): ["after", "before", "sent", _ROOMS],
     ("history", "sent"): ["after", "before"],
     ("history", _ROOMS): ["after", "before"],
+    ("block",): [_USERS],
+    ("unblock",): [_USERS],
     ("help",): [*_WORDS],
     ("room",): [*sorted(["list", *ROOM_COMMANDS])],
     ("room", "create", _ROOMS): ["history", "open"],

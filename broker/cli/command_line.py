@@ -29,6 +29,9 @@ messages:
   history                   show what was said, read or unread: to you, by you, in a room
   status TO SEQ             say where a message stands that you have sent
   room COMMAND              rooms: list, create, invite, join, leave, members
+  block USER                take no messages from USER; those that wait stay
+  unblock USER              take messages from USER again
+  blocks                    list the users from whom you take no messages
   who                       list the users who are logged in (also: user_on)
   logout                    end the session
   whoami                    say who is logged in here

@@ -45,6 +45,10 @@ class FakeBroker:
         self.rooms: dict[str, Room] = {}
         self.members: dict[str, list[str]] = defaultdict(list)
         self.invited: dict[str, set[str]] = defaultdict(set)
+        #: Whom each user takes no messages from.
+        self.blocked: dict[str, set[str]] = defaultdict(set)
+        #: Those who may only read.
+        self.observers: set[str] = set()
         #: What the next page of an inbox tells of lost history.
         self.lost: tuple[int, int] | None = None
         self.now_ms = 1_700_000_000_000
@@ -172,10 +176,14 @@ class FakeClient:
         self._broker.ttls_ms.append(ttl_ms)
         self._call("send")
         user = self._user()
+        if user in self._broker.observers:
+            raise refusal(Code.FORBIDDEN, "an observer may read, and write to nobody")
         if to.startswith("#"):
             return Receipt(self._say_in_room(user, to, text), "fsync", message_id)
         if to not in self._broker.accounts:
             raise refusal(Code.NO_SUCH_USER, "there is no user of that name")
+        if user in self._broker.blocked[to]:
+            raise refusal(Code.BLOCKED, "that user takes no messages from you: nothing was stored")
         text.encode()
         return Receipt(self._broker.put(to, user, text), "fsync", message_id)
 
@@ -282,6 +290,20 @@ class FakeClient:
             return found
         seen, now_ms = self._broker.seen_ms, self._broker.now_ms
         return [User(*u[:2], u.user not in seen, seen.get(u.user, now_ms)) for u in found]
+
+    def block(self, user: str) -> None:
+        self._call("block")
+        if user not in self._broker.accounts:
+            raise refusal(Code.NO_SUCH_USER, "there is no user of that name")
+        self._broker.blocked[self._user()].add(user)
+
+    def unblock(self, user: str) -> None:
+        self._call("unblock")
+        self._broker.blocked[self._user()].discard(user)
+
+    def blocked(self) -> list[str]:
+        self._call("blocks")
+        return sorted(self._broker.blocked[self._user()])
 
     def register(self, user: str, password: str, *, name: str | None = None) -> object:
         self._call("register")

@@ -109,6 +109,9 @@ def test_what_was_typed_here_is_not_shown_again_when_its_room_pushes_it(table: T
         ("history before", "history takes"),
         ("history before x", "'x' is no sequence"),
         ("history after 0", "'0' is no sequence"),
+        ("block nobody", "there is no user of that name"),
+        ("block shafwa afif", "block takes one user"),
+        ("unblock shafwa afif", "unblock takes one user"),
         ("status shafwa", "status takes whom the message was sent to, and its sequence"),
         ("status shafwa 9", "you sent no such message, or it is no longer kept"),
     ],
@@ -120,6 +123,46 @@ def test_a_line_that_is_not_understood_says_what_would_be(
     assert said.startswith("Error, ")
     assert words in said
     assert table.chat.failed
+
+
+# --- blocks ------------------------------------------------------------------------------------
+
+
+def test_who_is_blocked_is_refused_in_words_until_it_is_unblocked(table: Table) -> None:
+    table.broker.put("fadly", "shafwa", "waits")
+    assert table.type("blocks") == ["nobody is blocked"]
+    assert table.type("block shafwa", "block mamang") == [
+        "shafwa's messages are refused from now on; those that wait stay",
+        "mamang's messages are refused from now on; those that wait stay",
+    ]
+    assert table.type("blocks") == ["blocked: mamang, shafwa"]
+    assert table.type("kotakmasuk") == ["[TIME] Shafwa (shafwa) to Fadly: waits"]
+    table.type("login shafwa mks")
+    assert table.type("chat fadly hai") == [
+        "Error, that user takes no messages from you: nothing was stored"
+    ]
+    table.type("login fadly prp")
+    assert table.type("unblock shafwa") == ["shafwa's messages are taken"]
+    table.type("login shafwa mks")
+    assert table.type("chat fadly hai") == ["message sent to fadly"]
+    assert table.broker.waiting("fadly") == ["hai"]
+
+
+def test_an_observer_who_writes_is_told_that_it_may_not(table: Table) -> None:
+    table.broker.observers.add("fadly")
+    assert table.type("chat shafwa hai") == ["Error, an observer may read, and write to nobody"]
+
+
+def test_names_that_are_blocked_are_completed(table: Table) -> None:
+    table.broker.blocked["fadly"] |= {"shafwa", "mamang"}
+    assert table.completed("bl") == ["block ", "blocks "]
+    assert table.completed("unblock s") == []
+    table.type("blocks")
+    assert table.completed("unblock ") == ["fadly ", "mamang ", "shafwa "]
+    table.broker.accounts["afif"] = ("plp", "Afif")
+    table.type("block afif", "block nobody")
+    assert table.completed("block a") == ["afif "]
+    assert table.completed("block n") == []
 
 
 # --- what was said -----------------------------------------------------------------------------
