@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from broker.core.model import Account, LoginKey
-from broker.core.ports import Hasher, Store
+from broker.core.ports import Directory, Hasher
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import NOTICE_SENDER, PASSWORD_CHARS_MIN
 
@@ -26,7 +26,7 @@ _BAD_CREDENTIALS = "the user name or the password is wrong"
 class Accounts:
     """Look up and change accounts; what is slow is left to the caller to run elsewhere."""
 
-    def __init__(self, store: Store, hasher: Hasher) -> None:
+    def __init__(self, store: Directory, hasher: Hasher) -> None:
         self._store = store
         self._hasher = hasher
         # Hashes replaced by ones with today's parameters: a login under way may know the old one.

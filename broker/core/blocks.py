@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from broker.core.model import Block
-from broker.core.ports import Store
+from broker.core.ports import Directory
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import BLOCKS_PER_USER_MAX
 
@@ -16,7 +16,7 @@ class Blocks:
     ``by_user`` holds those who have blocked anybody, each with whom.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Directory) -> None:
         self._store = store
         self.by_user: dict[str, set[str]] = {}
         self.reload()

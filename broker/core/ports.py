@@ -23,6 +23,7 @@ from broker.core.model import (
     Room,
     SessionRecord,
 )
+from broker.wire.errors import WireError
 
 #: What the directory holds. Keys: the user, the token's digest, the room, (room, user), the key,
 #: (user, sender).
@@ -67,8 +68,29 @@ class StoreLimits:
 DEFAULT_LIMITS = StoreLimits()
 
 
-class Store(Protocol):
-    """Mailboxes, and a directory of accounts, sessions and rooms. One engine, one caller at a time.
+class Directory(Protocol):
+    """Accounts, sessions, rooms and so on: records by their keys. Changes happen in a batch."""
+
+    def find(self, kind: type[R], key: Key) -> R | None:
+        """Return one record."""
+
+    def find_all(self, kind: type[R], *, of: str = "", after: str = "", limit: int = 0) -> list[R]:
+        """Return records of one kind: accounts in order of user; sessions, oldest first.
+
+        ``of``: sessions, keys or blocks of a user; memberships of a user or (in order of user) of a
+        room.
+        ``after``: accounts or members above that user. ``limit`` 0: all.
+        """
+
+    def put(self, record: Record) -> None:
+        """Store a record in place of the one with its key; a new account or room gets a mailbox."""
+
+    def remove(self, kind: type[R], key: Key) -> None:
+        """Remove a record, if it is there; an account or room takes its mailbox with it."""
+
+
+class Store(Directory, Protocol):
+    """Mailboxes, and the directory of who they belong to. One engine, one caller at a time.
 
     Every step but `find` and `find_all` happens inside `batch`; a step concerns one mailbox or one
     record and is atomic; a batch is durable as a whole when it has ended without an exception, and
@@ -102,18 +124,14 @@ class Store(Protocol):
         now_ms: int,
         *,
         ttl_ms: int | None = None,
+        refusal: WireError | None = None,
     ) -> Receipt:
         """Append to a mailbox unless (sender, message_id) is there: then answer with the first.
 
-        Atomic: duplicate check, limits, append. Errors: ``no_such_user``, ``no_such_room`` (also
-        where the sender is not in it), ``mailbox_full``, ``conflict`` (the id was used with another
-        text or recipient, and its copy still exists).
-        """
-
-    def recall(self, to: str, sender: str, message_id: str, text: str) -> Receipt | None:
-        """Return what `append` answered to this id before; None where it is not remembered.
-
-        For when nothing new is taken. Errors: ``conflict``.
+        With a ``refusal`` nothing is appended: what is not there is refused with it. Atomic:
+        duplicate check, limits, append. Errors: ``no_such_user``, ``no_such_room`` (also where the
+        sender is not in it), ``mailbox_full``, ``conflict`` (the id was used with another text or
+        recipient, and its copy still exists).
         """
 
     def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
@@ -156,25 +174,6 @@ class Store(Protocol):
 
         Without their texts.
         """
-
-    # --- the directory -----------------------------------------------------------------------
-
-    def find(self, kind: type[R], key: Key) -> R | None:
-        """Return one record."""
-
-    def find_all(self, kind: type[R], *, of: str = "", after: str = "", limit: int = 0) -> list[R]:
-        """Return records of one kind: accounts in order of user; sessions, oldest first.
-
-        ``of``: sessions, keys or blocks of a user; memberships of a user or (in order of user) of a
-        room.
-        ``after``: accounts or members above that user. ``limit`` 0: all.
-        """
-
-    def put(self, record: Record) -> None:
-        """Store a record in place of the one with its key; a new account or room gets a mailbox."""
-
-    def remove(self, kind: type[R], key: Key) -> None:
-        """Remove a record, if it is there; an account or room takes its mailbox with it."""
 
     # --- keeping house -----------------------------------------------------------------------
 

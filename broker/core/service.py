@@ -7,7 +7,6 @@ only after it, from receipts, so a commit that failed turns the whole batch into
 from __future__ import annotations
 
 import logging
-import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +24,8 @@ from broker.core.handlers import (
     Result,
 )
 from broker.core.model import Message, Route
+from broker.core.origins import Origins
+from broker.core.places import too_busy
 from broker.core.ports import (
     Audit,
     Hasher,
@@ -35,14 +36,22 @@ from broker.core.ports import (
 )
 from broker.core.push import Push
 from broker.core.rates import SendRates
+from broker.core.refusals import (
+    closed,
+    fault,
+    storage_full,
+    too_many_frames,
+    unavailable,
+)
 from broker.core.replies import Answers, Frames, Outcome, Replies
 from broker.core.rooms import Rooms
 from broker.core.sessions import Sessions
+from broker.core.slow import SlowRequests, Ticket
 from broker.core.subscriptions import Subscriptions
 from broker.core.trail import Trail, entry_of
 from broker.wire.envelope import OK, BadRequest, Request, check_request, decode_requests
 from broker.wire.errors import Code, WireError
-from broker.wire.limits import FRAMES_PER_MESSAGE_MAX, NOTICE_SENDER
+from broker.wire.limits import NOTICE_SENDER
 
 log = logging.getLogger("kotak.service")
 
@@ -55,8 +64,6 @@ TIDY_STEP_MS: Final = 20
 TIDY_PAUSE_MS: Final = 60_000
 #: Steps of the store's expiry in one batch: some ten thousand messages, 0.2 s at worst.
 EXPIRY_STEPS_MAX: Final = 20
-#: When to come back after ``busy`` or ``unavailable``, in milliseconds.
-RETRY_AFTER_MS: Final = 1_000
 
 #: One message: its route and its frames; None in their place says that there were too many.
 Arrival = tuple[Route, list[bytes] | None]
@@ -68,6 +75,7 @@ class Job(NamedTuple):
     route: Route
     request_id: int
     deferred: Deferred
+    ticket: Ticket
 
 
 class Finished(NamedTuple):
@@ -109,6 +117,8 @@ class Service:
         self._rooms = Rooms(store)
         self._blocks = Blocks(store)
         self._subscriptions = Subscriptions()
+        self._origins = Origins(address_of)
+        self._slow = SlowRequests(policy.attempts, places_max=SLOW_REQUESTS_MAX)
         self._context = Context(
             store,
             hasher,
@@ -121,14 +131,13 @@ class Service:
             SendRates(policy.sends) if policy.sends.rate_max else None,
             server,
             key_of,
-            address_of,
+            self._origins.of,
             operations,
         )
         self._replies = Replies(
             self._accounts, durability=store.durability, epoch=store.epoch.number
         )
         self._push = Push(store, self._sessions, self._subscriptions, self._replies)
-        self._slow_requests = 0
         #: Connections whose requests of this turn came several to a frame: so may the replies.
         self._together: set[Route] = set()
         self._full = False
@@ -146,7 +155,7 @@ class Service:
     @property
     def busy(self) -> bool:
         """Tell whether slow requests are still unanswered."""
-        return self._slow_requests > 0
+        return len(self._slow) > 0
 
     @property
     def closed(self) -> bool:
@@ -177,9 +186,12 @@ class Service:
         """Accept one token as the administrator's."""
         self._sessions.grant_admin(token)
 
+    def trust_door(self, token: str) -> None:
+        """Believe a door that has this token where its logins come from (`origins.handed_on`)."""
+        self._origins.trust(token)
+
     def turn(self, arrivals: Sequence[Arrival], finished: Sequence[Finished], now_ms: int) -> Turn:
         """Handle a batch: all of it commits, or all of it is answered with an error."""
-        self._slow_requests -= len(finished)
         self._together.clear()
         try:
             try:
@@ -193,6 +205,9 @@ class Service:
         except StoreFailedError:  # also in the second attempt, or while names are looked up
             log.critical("the store failed; the batch was refused", exc_info=True)
             return Turn(self._refuse_all(arrivals, finished), [], failed=True)
+        finally:
+            for job, _ in finished:
+                self._slow.leave(job.ticket, now_ms)
 
     @property
     def patience_ms(self) -> int:
@@ -228,7 +243,7 @@ class Service:
         ctx = self._context
         ctx.now_ms = now_ms
         ctx.paged.clear()
-        ctx.refusal = _storage_full() if self._full else _closed() if ctx.closed else None
+        ctx.refusal = storage_full() if self._full else closed() if ctx.closed else None
         answers: Answers = {}
         jobs: list[Job] = []
         heard = self._subscriptions.heard
@@ -246,7 +261,7 @@ class Service:
                     if replies is None:
                         replies = answers[route] = []
                     if frames is None:
-                        replies.append((None, _too_many_frames()))
+                        replies.append((None, too_many_frames()))
                     else:
                         self._handle_frames(ctx, route, frames, replies, jobs)
         except BaseException as error:
@@ -254,7 +269,8 @@ class Service:
             self._sessions.forget()
             self._accounts.forget()
             self._trail.forget()
-            self._slow_requests -= len(jobs)
+            for job in jobs:
+                self._slow.leave(job.ticket, now_ms)
             if not isinstance(error, StoreFailedError):
                 self._blocks.reload()
                 self._subscriptions.take_back(self._rooms.joined)
@@ -310,7 +326,7 @@ class Service:
                 replies.append((None, error))
                 continue
             if together and len(frames) > 1:
-                replies.append((None, _too_many_frames()))
+                replies.append((None, too_many_frames()))
                 continue
             if together:
                 self._together.add(route)
@@ -332,8 +348,9 @@ class Service:
                 request_id = checked[0]
                 result = self._run(ctx, checked)
                 if type(result) is Deferred:
-                    jobs.append(Job(ctx.route, request_id, result))
-                    self._slow_requests += 1
+                    address = self._origins.of(ctx.route, checked[2])
+                    ticket = self._slow.admit(result, address, ctx.now_ms)
+                    jobs.append(Job(ctx.route, request_id, result, ticket))
                     continue
             except BadRequest as error:
                 request_id, result = error.request_id, error
@@ -342,7 +359,7 @@ class Service:
             except (StoreFullError, StoreFailedError):
                 raise
             except Exception as error:  # noqa: BLE001 - a bug in one handler is one bad answer
-                result = _fault(error)
+                result = fault(error)
             replies.append((request_id, result))
 
     def _run(self, ctx: Context, request: Request) -> Result:
@@ -387,15 +404,16 @@ class Service:
     def _admit(self, ctx: Context, spec: CommandSpec) -> None:
         """Refuse what must wait: the broker stops, the disk is full, or too much is slow."""
         if self.draining and not spec.while_draining:
-            raise _unavailable("the broker is stopping: try again with the same id")
+            raise unavailable("the broker is stopping: try again with the same id")
         if ctx.refusal is not None and (spec.stores if self._full else spec.adds):
             raise ctx.refusal
-        if spec.slow and self._slow_requests >= SLOW_REQUESTS_MAX:
-            raise WireError(Code.BUSY, "too many logins are waiting: try again", RETRY_AFTER_MS)
+        if spec.slow and self._slow.full:
+            raise too_busy()
 
     def _finish(self, ctx: Context, job: Job, outcome: Any) -> Outcome:
         """Complete a slow request; the outcome of a later step of it is never slow again."""
         result = self._finished(ctx, job, outcome)
+        self._slow.settle(job.ticket, result, ctx.now_ms)
         if job.deferred.entry is not None:
             told = result.code.value if isinstance(result, WireError) else OK
             self._trail.add(job.deferred.entry, ctx.now_ms, told)
@@ -405,9 +423,9 @@ class Service:
         if isinstance(outcome, WireError):
             return outcome
         if isinstance(outcome, Exception):
-            return _fault(outcome)
+            return fault(outcome)
         if self._full and job.deferred.stores:
-            return _storage_full()
+            return storage_full()
         try:
             return job.deferred.finish(ctx, outcome)
         except WireError as error:
@@ -415,7 +433,7 @@ class Service:
         except (StoreFullError, StoreFailedError):
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            return _fault(error)
+            return fault(error)
 
     # --- when the store refuses ----------------------------------------------------------------
 
@@ -430,12 +448,12 @@ class Service:
         try:
             return self._batch(arrivals, finished, now_ms)
         except StoreFullError:
-            return self._answers_to_all(arrivals, finished, _storage_full()), []
+            return self._answers_to_all(arrivals, finished, storage_full()), []
         finally:
             self._full = self._sessions.sparing = False
 
     def _refuse_all(self, arrivals: Sequence[Arrival], finished: Sequence[Finished]) -> Frames:
-        error = _unavailable("the broker's disk failed: try again with the same id")
+        error = unavailable("the broker's disk failed: try again with the same id")
         answers = self._answers_to_all(arrivals, finished, error)
         return self._replies.encode(answers, self._together)
 
@@ -462,32 +480,3 @@ def _ids_in(frame: bytes) -> list[int]:
             with suppress(BadRequest):
                 ids.append(check_request(request)[0])
     return ids
-
-
-def _fault(error: Exception) -> WireError:
-    """Log a bug by its type and place, never by its text, which may quote a request."""
-    place = "".join(traceback.format_tb(error.__traceback__))
-    log.error("a request met a fault of the broker: %s\n%s", type(error).__name__, place)
-    return WireError(
-        Code.INTERNAL, "the broker has a fault and has logged it: try once more", RETRY_AFTER_MS
-    )
-
-
-def _unavailable(message: str) -> WireError:
-    return WireError(Code.UNAVAILABLE, message, RETRY_AFTER_MS)
-
-
-def _closed() -> WireError:
-    return _unavailable("the broker takes nothing new for now: try again later, with the same id")
-
-
-def _storage_full() -> WireError:
-    return WireError(Code.STORAGE_FULL, "the broker's disk is full: nothing was stored, try later")
-
-
-def _too_many_frames() -> WireError:
-    return WireError(
-        Code.BAD_REQUEST,
-        f"a message may carry {FRAMES_PER_MESSAGE_MAX} requests at most, in a frame each or all in "
-        "one frame: none was carried out",
-    )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from broker.core.model import Account, SessionRecord
-from broker.core.ports import Store
+from broker.core.ports import Directory
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import SESSION_ID_CHARS
 from broker.wire.roles import Role
@@ -74,7 +74,7 @@ class Sessions:
     """Open, find and end sessions. What the store holds is the truth; the cache saves a hash."""
 
     def __init__(
-        self, store: Store, *, make_token: Callable[[], str], limits: SessionLimits
+        self, store: Directory, *, make_token: Callable[[], str], limits: SessionLimits
     ) -> None:
         self._store = store
         self._make_token = make_token

@@ -45,13 +45,13 @@ class Trail:
 
 def entry_of(ctx: Context, spec: CommandSpec, request: Request) -> AuditEntry:
     """Begin an entry, its outcome still to come."""
-    request_id, command, _, args = request
+    request_id, command, token, args = request
     session: Session | None = ctx.session
     return AuditEntry(
         ctx.now_ms,
         command,
         "" if session is None else session.user or ADMINISTRATOR,
-        ctx.address_of(ctx.route) or "",
+        ctx.origin_of(ctx.route, token) or "",
         request_id,
         {
             name: value[:_CHARS_MAX] if isinstance(value, str) else value

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from broker.audit import AuditLog
 from broker.config import Config
 from broker.core.ports import StoreUnusableError
 from broker.core.service import Finished, Service
@@ -128,10 +129,13 @@ def _open_offline(config: Config, folder: DataFolder, *, create: bool) -> Iterat
         store = make_store(config, folder)
     except StoreUnusableError as error:
         raise ExitError(Exit.DATA_FOLDER, str(error)) from error
+    audit = AuditLog(folder.audit_file)
     try:
         operations = StoppedOperations(folder.database)
-        yield OfflineAdmin(make_service(config, store, Argon2Hasher(), operations=operations))
+        service = make_service(config, store, Argon2Hasher(), audit, operations=operations)
+        yield OfflineAdmin(service)
     finally:
+        audit.close()
         store.close()
 
 

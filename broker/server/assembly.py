@@ -11,7 +11,7 @@ from broker.config import Config
 from broker.core.dedup import DedupLimits
 from broker.core.handlers import Policy
 from broker.core.model import Route
-from broker.core.ports import Hasher, Operations, StoreLimits
+from broker.core.ports import Audit, Hasher, Operations, StoreLimits
 from broker.core.rates import SendLimits
 from broker.core.service import Service
 from broker.core.sessions import SessionLimits
@@ -97,11 +97,13 @@ def make_service(
     config: Config,
     store: AnyStore,
     hasher: Hasher,
-    key_of: Callable[[Route], str | None] = lambda _: None,
+    audit: Audit,
     *,
+    key_of: Callable[[Route], str | None] = lambda _: None,
+    address_of: Callable[[Route], str | None] = lambda _: None,
     operations: Operations | None = None,
 ) -> Service:
-    """Put the service over a store; ``key_of`` tells the key of a connection that encrypts."""
+    """Put the service over a store; ``key_of`` and ``address_of`` tell what a door knows."""
     return Service(
         store,
         hasher=hasher,
@@ -109,5 +111,7 @@ def make_service(
         policy=make_policy(config),
         server=f"kotak/{version('kotak')}",
         key_of=key_of,
+        address_of=address_of,
+        audit=audit,
         operations=operations,
     )

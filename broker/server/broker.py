@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import zmq
 
 from broker import logs
+from broker.audit import AuditLog
 from broker.config import Address, Config
 from broker.core.model import Account
 from broker.core.ports import Hasher, Store, StoreFailedError, StoreFullError
@@ -170,8 +171,16 @@ class Server:
             reload=self.reload,
             stopping=self.ending.is_set,
         )
+        self._audit = AuditLog(folder.audit_file)
+        close_later(self._audit.close)
         self._service = make_service(
-            config, store, self._hasher, self._router.key_of, operations=operations
+            config,
+            store,
+            self._hasher,
+            self._audit,
+            key_of=self._router.key_of,
+            address_of=self._router.address_of,
+            operations=operations,
         )
         zmq_address = self._bind()
         self._pool = WorkerPool(
@@ -274,6 +283,8 @@ class Server:
             lambda: watch.levels.open_files,
         )
         count("kotak_log_lines_dropped", "Log lines lost: nobody read them", logs.dropped)
+        audit = self._audit
+        count("kotak_audit_lines_dropped", "Audit lines not written", lambda: audit.dropped)
         gauge("kotak_text_connections", "Text connections open", lambda: text.figure("connections"))
         for figure, meaning in _TEXT_COUNTERS.items():
             count(f"kotak_text_{figure}", meaning, partial(text.figure, figure))

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from broker.exits import Exit, ExitError
-from broker.stores.folder import ADMIN_FILE, DATABASE_FILE, LOCK_FILE, DataFolder
+from broker.stores.folder import ADMIN_FILE, AUDIT_FILE, DATABASE_FILE, LOCK_FILE, DataFolder
 from broker.stores.sqlite_ballast import BALLAST_NAME
 from broker.stores.sqlite_epoch import WITNESS_NAME
 from broker.stores.sqlite_schema import NEW_SUFFIX
@@ -24,6 +24,7 @@ _FILES: Final = (
     WITNESS_NAME,
     BALLAST_NAME,
     ADMIN_FILE,
+    AUDIT_FILE,
     LOCK_FILE,
 )
 

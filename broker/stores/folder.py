@@ -16,6 +16,7 @@ LOCK_FILE: Final = "broker.lock"
 DATABASE_FILE: Final = "kotak.db"
 #: Where the running broker says how to administer it.
 ADMIN_FILE: Final = "admin.json"
+AUDIT_FILE: Final = "audit.log"
 
 #: What a file system without room says.
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -60,6 +61,10 @@ class DataFolder:
     @property
     def admin_file(self) -> Path:
         return self.path / ADMIN_FILE
+
+    @property
+    def audit_file(self) -> Path:
+        return self.path / AUDIT_FILE
 
     def close(self) -> None:
         """Let another broker in. The lock file stays: removing it would be a race."""

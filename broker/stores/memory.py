@@ -31,6 +31,7 @@ from broker.core.model import (
 from broker.core.ports import DEFAULT_LIMITS, Key, R, Record, StoreLimits
 from broker.core.retention import STEP_ROWS, Retention, Row
 from broker.wire.commands import SENT
+from broker.wire.errors import WireError
 from broker.wire.limits import ROOM_MARK
 
 
@@ -80,10 +81,13 @@ class MemoryStore:
         now_ms: int,
         *,
         ttl_ms: int | None = None,
+        refusal: WireError | None = None,
     ) -> Receipt:
         seq = self.mailboxes.duplicate(sender, message_id)
         if seq is not None:
             return self._again(seq, to, text)
+        if refusal is not None:
+            raise refusal
         box, seq = self.mailboxes.append(to, sender, message_id, text_bytes(text), now_ms)
         self._messages[seq] = Message(seq, now_ms, sender, message_id, text, to)
         self._log.append(seq)
@@ -91,10 +95,6 @@ class MemoryStore:
         if ttl_ms is not None:
             self.mailboxes.expire_at(box, seq, now_ms + ttl_ms)
         return Receipt(seq)
-
-    def recall(self, to: str, sender: str, message_id: str, text: str) -> Receipt | None:
-        seq = self.mailboxes.duplicate(sender, message_id)
-        return None if seq is None else self._again(seq, to, text)
 
     def _again(self, seq: int, to: str, text: str) -> Receipt:
         """Answer a repeated id, comparing it with the first copy as long as that is kept."""

@@ -46,6 +46,7 @@ from broker.stores.sqlite_rebuild import Rebuild
 from broker.stores.sqlite_records import Records
 from broker.stores.sqlite_schema import NoRoomError, open_database
 from broker.wire.commands import SENT
+from broker.wire.errors import WireError
 
 
 class SqliteStore:
@@ -207,21 +208,20 @@ class SqliteStore:
         now_ms: int,
         *,
         ttl_ms: int | None = None,
+        refusal: WireError | None = None,
     ) -> Receipt:
         mailboxes = self.mailboxes
         seq = mailboxes.duplicate(sender, message_id)
         if seq is not None:
             return self._again(seq, to, text)
+        if refusal is not None:
+            raise refusal
         box, seq = mailboxes.append(to, sender, message_id, text_bytes(text), now_ms)
         self._staged += (seq, box.key, sender, message_id, now_ms, text)
         if ttl_ms is not None:
             mailboxes.expire_at(box, seq, now_ms + ttl_ms)
             self._expiring.append((seq, now_ms + ttl_ms))
         return Receipt(seq)
-
-    def recall(self, to: str, sender: str, message_id: str, text: str) -> Receipt | None:
-        seq = self.mailboxes.duplicate(sender, message_id)
-        return None if seq is None else self._again(seq, to, text)
 
     def _again(self, seq: int, to: str, text: str) -> Receipt:
         """Answer a repeated id, comparing it with the first copy as long as that is kept."""

@@ -15,7 +15,7 @@ from broker.core.sessions import SessionLimits
 from broker.stores.memory import MemoryStore
 from broker.wire.codec import unpack_reply
 from broker.wire.envelope import EVENT, Reply, decode_reply, encode_request, encoder
-from broker.wire.errors import Code
+from broker.wire.errors import Code, WireError
 
 ADMIN = "admin-token"
 LIMITS = SessionLimits(idle_ms=10_000, max_ms=50_000)
@@ -74,9 +74,11 @@ class FaultyStore(MemoryStore):
         now_ms: int,
         *,
         ttl_ms: int | None = None,
+        refusal: WireError | None = None,
     ) -> Receipt:
-        self._take_room()
-        return super().append(to, sender, message_id, text, now_ms, ttl_ms=ttl_ms)
+        if refusal is None:
+            self._take_room()
+        return super().append(to, sender, message_id, text, now_ms, ttl_ms=ttl_ms, refusal=refusal)
 
     def put(self, record: Record) -> None:
         self._take_room()

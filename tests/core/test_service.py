@@ -8,7 +8,8 @@ import pytest
 
 from broker.core.handlers import Policy
 from broker.core.model import Account
-from broker.core.service import RETRY_AFTER_MS, SLOW_REQUESTS_MAX
+from broker.core.refusals import RETRY_AFTER_MS
+from broker.core.service import SLOW_REQUESTS_MAX
 from broker.core.sessions import SessionLimits
 from broker.wire.commands import ALIASES, PARSERS
 from broker.wire.errors import Code

@@ -11,7 +11,8 @@ import pytest
 
 from broker.core import handlers, service
 from broker.core.ports import StoreFailedError, StoreFullError
-from broker.core.service import RETRY_AFTER_MS, Finished
+from broker.core.refusals import RETRY_AFTER_MS
+from broker.core.service import Finished
 from broker.wire.envelope import Reply
 from broker.wire.errors import Code
 from tests.core.fakes import ADMIN, LIMITS, World

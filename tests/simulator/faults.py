@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
-from broker.core.model import Epoch, History, Message, Page, Receipt
+from broker.core.model import Depth, Epoch, History, Message, Page, Receipt
 from broker.core.ports import Key, R, Record, Store, StoreFailedError, StoreFullError
+from broker.wire.errors import WireError
 
 Kind = Literal["crash", "fail"]
 
@@ -121,10 +122,14 @@ class FaultyStore:
         now_ms: int,
         *,
         ttl_ms: int | None = None,
+        refusal: WireError | None = None,
     ) -> Receipt:
         self._faults.step("append")
-        self._faults.take_room()
-        return self._engine.append(to, sender, message_id, text, now_ms, ttl_ms=ttl_ms)
+        if refusal is None:
+            self._faults.take_room()
+        return self._engine.append(
+            to, sender, message_id, text, now_ms, ttl_ms=ttl_ms, refusal=refusal
+        )
 
     def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
         self._faults.step("read")
@@ -137,6 +142,10 @@ class FaultyStore:
     def history(self, user: str, of: str, **place: Any) -> History:
         self._faults.step("history")
         return self._engine.history(user, of, **place)
+
+    def depth(self, user: str | None = None) -> Depth:
+        self._faults.step("depth")
+        return self._engine.depth(user)
 
     def expire(self, now_ms: int) -> list[Message]:
         self._faults.step("expire")

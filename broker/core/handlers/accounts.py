@@ -13,18 +13,19 @@ from broker.wire.limits import USERS_PAGE_MAX
 def handle_register(ctx: Context, args: commands.RegisterArgs) -> Result:
     """Make an account, where the administrator lets strangers do so.
 
-    Errors: ``forbidden``, ``user_exists``, ``bad_request`` (password too short), ``busy``.
+    Errors: ``forbidden``, ``user_exists``, ``bad_request`` (password too short),
+    ``rate_limited``, ``busy``.
     """
     if not ctx.policy.register:
         raise WireError(Code.FORBIDDEN, "registration is off: ask the administrator for an account")
     check_new_password(args.password)
-    return _create_later(ctx, args.user, args.name, args.password)
+    return _create_later(ctx, args.user, args.name, args.password)._replace(registers=True)
 
 
 def handle_passwd(ctx: Context, args: commands.PasswdArgs) -> Result:
     """Change one's own password; every other session of the user ends.
 
-    Errors: ``bad_credentials``, ``bad_request`` (password too short), ``busy``.
+    Errors: ``bad_credentials``, ``bad_request`` (password too short), ``rate_limited``, ``busy``.
     """
     check_new_password(args.new_password)
     session = ctx.session
@@ -42,7 +43,7 @@ def handle_passwd(ctx: Context, args: commands.PasswdArgs) -> Result:
         ctx.sessions.close_all(session.user, keep=session)
         return {}
 
-    return Deferred(work, finish)
+    return Deferred(work, finish, tries=session.user)
 
 
 def handle_user_add(ctx: Context, args: commands.UserAddArgs) -> Result:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from broker.core.accounts import Accounts
+from broker.core.attempts import AttemptLimits
 from broker.core.blocks import Blocks
 from broker.core.model import AuditEntry, History, Lost, Page, Receipt, Route
 from broker.core.ports import Hasher, Operations, Store
@@ -35,13 +36,17 @@ class Deferred(NamedTuple):
     """Slow work: ``work`` runs without the baton, ``finish`` in a later batch with its outcome.
 
     What ``work`` raises as a `WireError` is the answer. ``stores``: finishing takes room on the
-    disk. ``entry`` is for the audit, its outcome still to come.
+    disk. ``entry`` is for the audit, its outcome still to come. ``tries`` names the user whose
+    password is tried (``bad_credentials``: it was wrong), ``registers`` that an account is opened:
+    whether either may be now is judged before the work is run.
     """
 
     work: Callable[[], Any]
     finish: Callable[[Context, Any], Result]
     stores: bool = True
     entry: AuditEntry | None = None
+    tries: str | None = None
+    registers: bool = False
 
 
 class Inbox(NamedTuple):
@@ -63,6 +68,7 @@ class Policy:
     register: bool = False
     sessions: SessionLimits = field(default_factory=SessionLimits)
     sends: SendLimits = field(default_factory=SendLimits)
+    attempts: AttemptLimits = field(default_factory=AttemptLimits)
     presence_ms: int = PRESENCE_MS
     #: Are senders told by a message of what has expired unread?
     expiry_notices: bool = False
@@ -86,8 +92,8 @@ class Context:
     server: str
     #: The key that a connection has proved to be its own; None where it is not encrypted.
     key_of: Callable[[Route], str | None]
-    #: Where a connection comes from, within the turn of its request; None where that is not known.
-    address_of: Callable[[Route], str | None]
+    #: Where a request comes from, by connection and token; None where that is not known.
+    origin_of: Callable[[Route, str | None], str | None]
     #: None where there is no broker around the core.
     operations: Operations | None
     #: Why nothing new is taken, as names of reasons; empty: it is.

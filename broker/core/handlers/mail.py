@@ -25,9 +25,6 @@ def handle_chat(ctx: Context, args: commands.ChatArgs) -> Result:
     Errors: ``no_such_user``, ``no_such_room``, ``blocked``, ``mailbox_full``, ``conflict``,
     ``rate_limited``, ``too_large``, and what nothing new is taken for now (`Context.refusal`).
     """
-    blocked = ctx.blocks.by_user.get(args.to)
-    if ctx.refusal is not None or (blocked is not None and ctx.session.user in blocked):
-        return _again(ctx, args)
     sends = ctx.policy.sends
     if sends.message_bytes_max < TEXT_BYTES_MAX:
         _check_size(args.text, sends.message_bytes_max)
@@ -35,21 +32,21 @@ def handle_chat(ctx: Context, args: commands.ChatArgs) -> Result:
         ctx.rates.spend(ctx.session.user, ctx.now_ms)
     if args.to in ctx.subscriptions:
         ctx.subscriptions.wake(args.to)
-    # One store step: duplicate check, limits and append must not come apart.
+    sender, refusal = ctx.session.user, ctx.refusal
+    blocked = ctx.blocks.by_user.get(args.to)
+    if blocked is not None and sender in blocked:
+        refusal = blocked_by_recipient()
+    # One store step: duplicate check, limits and append must not come apart. Nor may a refusal come
+    # before it: it would say of a message that is stored, whose answer was lost, that it is not.
     return ctx.store.append(
-        args.to, ctx.session.user, args.message_id, args.text, ctx.now_ms, ttl_ms=args.ttl_ms
+        args.to,
+        sender,
+        args.message_id,
+        args.text,
+        ctx.now_ms,
+        ttl_ms=args.ttl_ms,
+        refusal=refusal,
     )
-
-
-def _again(ctx: Context, args: commands.ChatArgs) -> Result:
-    """Answer a message that is stored already as before, and refuse any other.
-
-    Whoever repeats an id has not seen its answer; the refusal would say that nothing is stored.
-    """
-    receipt = ctx.store.recall(args.to, ctx.session.user, args.message_id, args.text)
-    if receipt is None:
-        raise ctx.refusal or blocked_by_recipient()
-    return receipt
 
 
 def handle_block(ctx: Context, args: commands.UserArgs) -> Result:

@@ -34,7 +34,8 @@ def handle_login(ctx: Context, args: commands.LoginArgs) -> Result:
     """Check a password, or the connection's key, and open a session.
 
     A hash made with other parameters than today's is replaced while the password is at hand.
-    Errors: ``bad_credentials``, ``bad_request`` (neither password nor key), ``busy``.
+    Errors: ``bad_credentials``, ``bad_request`` (neither password nor key), ``rate_limited``,
+    ``busy``.
     """
     if args.password is None:
         return _log_in_by_key(ctx, args)
@@ -54,7 +55,7 @@ def handle_login(ctx: Context, args: commands.LoginArgs) -> Result:
             ctx.accounts.renew_password_hash(account, renewed)
         return _opened(ctx, account, args.device)
 
-    return Deferred(work, finish)
+    return Deferred(work, finish, tries=args.user)
 
 
 def _log_in_by_key(ctx: Context, args: commands.LoginArgs) -> Result:

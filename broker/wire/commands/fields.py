@@ -45,6 +45,7 @@ def name_of(fields: Fields, key: str, chars_max: int, default: Any = _MISSING) -
 
 
 def integer(fields: Fields, key: str, low: int, high: int, default: Any = _MISSING) -> Any:
+    """Return a whole number from ``low`` to ``high``."""
     value = fields.get(key, default)
     if value is default and default is not _MISSING:
         return value

@@ -1,0 +1,48 @@
+"""What the service itself refuses with, beside its handlers. Source: docs/PROTOCOL.md, "Errors"."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import Final
+
+from broker.wire.errors import Code, WireError
+from broker.wire.limits import FRAMES_PER_MESSAGE_MAX
+
+log = logging.getLogger("kotak.service")
+
+#: When to come back after ``busy`` or ``unavailable``, in milliseconds.
+RETRY_AFTER_MS: Final = 1_000
+
+
+def fault(error: Exception) -> WireError:
+    """Log a bug by its type and place, never by its text, which may quote a request."""
+    place = "".join(traceback.format_tb(error.__traceback__))
+    log.error("a request met a fault of the broker: %s\n%s", type(error).__name__, place)
+    return WireError(
+        Code.INTERNAL, "the broker has a fault and has logged it: try once more", RETRY_AFTER_MS
+    )
+
+
+def unavailable(message: str) -> WireError:
+    """Refuse for now, whatever was asked."""
+    return WireError(Code.UNAVAILABLE, message, RETRY_AFTER_MS)
+
+
+def closed() -> WireError:
+    """Refuse something new where only what waits is dealt with."""
+    return unavailable("the broker takes nothing new for now: try again later, with the same id")
+
+
+def storage_full() -> WireError:
+    """Refuse what takes room on the disk."""
+    return WireError(Code.STORAGE_FULL, "the broker's disk is full: nothing was stored, try later")
+
+
+def too_many_frames() -> WireError:
+    """Refuse a message as a whole."""
+    return WireError(
+        Code.BAD_REQUEST,
+        f"a message may carry {FRAMES_PER_MESSAGE_MAX} requests at most, in a frame each or all in "
+        "one frame: none was carried out",
+    )
