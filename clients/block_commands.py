@@ -48,7 +48,7 @@ def _write_table(users: list[str]) -> None:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("blocked", overflow="fold")
+    table.add_column("Blocked", overflow="fold")
     for user in users:
         table.add_row(Text(safe_line(user)))
     Console().print(table)

@@ -97,7 +97,7 @@ def test_at_a_terminal_blocks_is_a_table_and_names_cannot_speak_to_it(
     assert as_fadly("blocks") == 0
     shown = terminal.getvalue().splitlines()
     heading, rule, *names = [line.strip() for line in shown if line.strip()]
-    assert (heading, set(rule)) == ("blocked", {"─"})
+    assert (heading, set(rule)) == ("Blocked", {"─"})
     assert names == ["\\x07[bold]", "shafwa"]
 
 

@@ -1,15 +1,27 @@
-"""Devices, rooms, history, receipts and presence as the library shows them: a real broker."""
+"""Devices, rooms, history, receipts, presence, blocks: the library and a real broker."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import aclosing, closing
 from itertools import islice
 
 import pytest
 
-from clients import AsyncClient, Client, NoSuchMessage, NoSuchRoom, RoomExists
+from clients import (
+    AsyncClient,
+    BadRequest,
+    Blocked,
+    Client,
+    Forbidden,
+    NoSuchMessage,
+    NoSuchRoom,
+    NoSuchUser,
+    Receipt,
+    RoomExists,
+)
 from tests.conftest import Broker
 
 PATIENT_MS = 30_000
@@ -132,3 +144,87 @@ def test_the_asyncio_client_gets_what_is_said_in_a_room(demo_broker: Broker) -> 
             assert [each.text for each in (await us.history("#open")).messages] == ["hai"]
 
     asyncio.run(asyncio.wait_for(main(), 60))
+
+
+# --- who may write to whom ---------------------------------------------------------------------
+
+
+def test_a_blocked_sender_is_refused_until_it_is_unblocked(demo_broker: Broker) -> None:
+    with (
+        _client(demo_broker, "shafwa", "mks") as sender,
+        _client(demo_broker, "fadly", "prp") as us,
+    ):
+        first = sender.send("fadly", "before", message_id="m1")
+        for _ in range(2):
+            us.block("shafwa")
+        assert us.blocked() == ["shafwa"]
+        with pytest.raises(Blocked, match="that user takes no messages from you: nothing was"):
+            sender.send("fadly", "refused", message_id="m2")
+        assert sender.send("fadly", "before", message_id="m1") == first  # a retry's first answer
+        refused, stored = sender.send_many([("fadly", "refused too"), ("afif", "hai")])
+        assert isinstance(refused, Blocked)
+        assert isinstance(stored, Receipt)
+        for _ in range(2):
+            us.unblock("shafwa")
+        assert us.blocked() == []
+        sender.send("fadly", "after", message_id="m2")  # a refusal uses no id up
+        assert [each.text for each in us.inbox().messages] == ["before", "after"]
+
+
+def test_a_block_keeps_invitations_away_and_leaves_rooms_as_they_are(demo_broker: Broker) -> None:
+    with (
+        _client(demo_broker, "shafwa", "mks") as owner,
+        _client(demo_broker, "fadly", "prp") as us,
+    ):
+        owner.rooms.create("#open", open=True)
+        owner.rooms.create("#closed")
+        us.rooms.join("#open")
+        us.block("shafwa")
+        with pytest.raises(Blocked):
+            owner.rooms.invite("#closed", "fadly")
+        owner.send("#open", "to all")
+        assert [each.text for each in us.inbox().messages] == ["to all"]
+
+
+def test_who_cannot_be_blocked(demo_broker: Broker) -> None:
+    with _client(demo_broker, "fadly", "prp") as us:
+        with pytest.raises(NoSuchUser):
+            us.block("nobody")
+        with pytest.raises(BadRequest):
+            us.block("fadly")
+        assert us.blocked() == []
+
+
+def test_the_asyncio_client_blocks_too(demo_broker: Broker) -> None:
+    async def main() -> None:
+        async with (
+            AsyncClient(demo_broker.zmq, timeout_ms=PATIENT_MS) as sender,
+            AsyncClient(demo_broker.zmq, timeout_ms=PATIENT_MS) as us,
+        ):
+            await sender.login("shafwa", "mks")
+            await us.login("fadly", "prp")
+            await us.block("shafwa")
+            assert await us.blocked() == ["shafwa"]
+            with pytest.raises(Blocked):
+                await sender.send("fadly", "refused")
+            await us.unblock("shafwa")
+            await sender.send("fadly", "hai")
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_an_observer_reads_and_is_told_that_it_may_not_write(demo_broker: Broker) -> None:
+    admin = json.loads((demo_broker.data / "admin.json").read_text())
+    with (
+        Client(demo_broker.zmq, token=admin["token"], timeout_ms=PATIENT_MS) as administrator,
+        _client(demo_broker, "shafwa", "mks") as sender,
+        _client(demo_broker, "fadly", "prp") as us,
+    ):
+        administrator.request("user_role", {"user": "fadly", "role": "observer"})
+        sender.send("fadly", "hai")
+        assert [each.text for each in us.inbox().messages] == ["hai"]
+        with pytest.raises(Forbidden, match="an observer may read, and write to nobody"):
+            us.send("shafwa", "hai")
+        us.block("shafwa")
+        with pytest.raises(Blocked):
+            sender.send("fadly", "refused")
