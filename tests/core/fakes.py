@@ -9,7 +9,7 @@ from typing import Any
 
 from broker.core.handlers import Policy
 from broker.core.model import Message, Page, Receipt
-from broker.core.ports import Key, R, Record, Store, StoreFullError, StoreLimits
+from broker.core.ports import Audit, Key, Operations, R, Record, Store, StoreFullError, StoreLimits
 from broker.core.service import Finished, Job, Service
 from broker.core.sessions import SessionLimits
 from broker.stores.memory import MemoryStore
@@ -118,13 +118,18 @@ class World:
         limits: StoreLimits = FEW,
         store: FaultyStore | None = None,
         engine: Store | None = None,
+        operations: Operations | None = None,
+        audit: Audit | None = None,
     ) -> None:
+        self._operations = operations
+        self._audit = audit
         self.store = store or FaultyStore(limits)
         self.hasher = FakeHasher()
         self.now_ms = START_MS
         self.policy = policy
         #: By connection; `call` uses the one of ``b"r"``.
         self.keys: dict[bytes, str] = {}
+        self.addresses: dict[bytes, str] = {}
         self._tokens = (f"token-{number}" for number in itertools.count(1))
         self.service = self._serve(engine or self.store)
         self.jobs: list[Job] = []
@@ -142,6 +147,9 @@ class World:
             policy=self.policy,
             server="kotak test",
             key_of=self.keys.get,
+            address_of=self.addresses.get,
+            operations=self._operations,
+            audit=self._audit,
         )
         service.grant_admin(ADMIN)
         return service
@@ -176,7 +184,7 @@ class World:
     def work(self) -> list[Finished]:
         """Run the slow work that waits."""
         jobs, self.jobs = self.jobs, []
-        return [Finished(job, job.deferred.work()) for job in jobs]
+        return [Finished(job, _outcome(job)) for job in jobs]
 
     def call(self, command: str, token: str | None = None, **args: Any) -> Reply:
         """Send one request and return its answer, slow or not."""
@@ -212,3 +220,11 @@ class World:
     def texts(self, token: str, **args: Any) -> list[str]:
         """Return the texts of what waits."""
         return [each["text"] for each in self.ok("inbox", token, **args)["messages"]]
+
+
+def _outcome(job: Job) -> object:
+    """Do slow work as a worker does: a refusal is an outcome too."""
+    try:
+        return job.deferred.work()
+    except WireError as error:
+        return error

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from broker.core.dedup import DedupLimits
-from broker.core.model import Account, SessionRecord
+from broker.core.model import Account, Block, Depth, SessionRecord
 from broker.core.ports import Store, StoreLimits
-from broker.wire.errors import Code
+from broker.wire.errors import Code, WireError
 from broker.wire.limits import SEQ_MAX
 from tests.stores.engines import MAILBOX_MESSAGES_MAX, Engine, absent
 from tests.stores.steps import (
@@ -374,6 +374,64 @@ def test_an_empty_batch_and_one_that_only_looks(store: Store) -> None:
 
 
 # --- the suite itself ------------------------------------------------------------------------
+
+
+def test_with_a_refusal_only_what_is_stored_has_an_answer(store: Store, reopen: Reopen) -> None:
+    with_users(store, "bob", "eve")
+    seq = send(store, "m1")
+    store = reopen(store)
+    refusal = WireError(Code.BLOCKED, "not from you")
+
+    def append(message_id: str, text: str = "hi", to: str = "bob") -> int:
+        with store.batch():
+            return store.append(to, "ann", message_id, text, NOW_MS, refusal=refusal).seq
+
+    assert append("m1") == seq
+    refused(Code.BLOCKED, lambda: append("m2"))
+    refused(Code.CONFLICT, lambda: append("m1", "ho"))
+    refused(Code.CONFLICT, lambda: append("m1", to="eve"))
+    assert ids(store) == ["m1"]
+    assert send(store, "m2") > seq, "the refusal is not remembered"
+
+
+def test_the_depth_is_what_no_reader_has_acknowledged(store: Store, reopen: Reopen) -> None:
+    with_users(store, "bob", "eve")
+    seqs = [send(store, "m1", "1"), send(store, "m2", "22"), send(store, "m3", "333")]
+    send(store, "m4", "4444", to="eve")
+    ack(store, seqs[0])
+    for each in (store, reopen(store)):
+        assert each.depth("bob") == Depth(1, 2, 5)
+        assert each.depth("eve") == Depth(1, 1, 4)
+        assert each.depth() == Depth(2, 3, 9)
+        store = each
+    refused(Code.NO_SUCH_USER, lambda: store.depth("nobody"))
+    with failing_batch(store):
+        store.append("bob", "ann", "m5", "55555", NOW_MS)
+    assert store.depth("bob") == Depth(1, 2, 5)
+
+
+def test_blocks_are_kept_listed_and_removed(store: Store, reopen: Reopen) -> None:
+    with_users(store, "bob")
+    with store.batch():
+        for user, sender in (("bob", "eve"), ("bob", "ann"), ("ann", "bob")):
+            store.put(Block(user, sender))
+        store.put(Block("bob", "eve"))
+    store = reopen(store)
+    assert store.find_all(Block, of="bob") == [Block("bob", "ann"), Block("bob", "eve")]
+    assert store.find_all(Block)[0] == Block("ann", "bob")
+    assert store.find(Block, ("bob", "eve")) == Block("bob", "eve")
+    with failing_batch(store):
+        store.remove(Block, ("bob", "eve"))
+    with store.batch():
+        store.remove(Block, ("bob", "ann"))
+        store.remove(Block, ("bob", "nobody"))
+    assert reopen(store).find_all(Block, of="bob") == [Block("bob", "eve")]
+
+
+def test_a_role_is_kept(store: Store, reopen: Reopen) -> None:
+    with store.batch():
+        store.put(Account("bob", "Bob", "hash", "observer"))
+    assert reopen(store).find(Account, "bob") == Account("bob", "Bob", "hash", "observer")
 
 
 def test_durability_is_what_the_engine_can_keep(engine: Engine) -> None:
