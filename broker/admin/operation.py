@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from argparse import Namespace
+from time import sleep
 from typing import Final
 
 from broker.admin.administrator import Admin, pages
@@ -93,7 +93,7 @@ def _wait(admin: Admin, waiting: int) -> None:
         note(_waiting(waiting))
     with at_work(_waiting(waiting), after_s=0.0) as tell:
         while waiting:
-            time.sleep(POLL_S)
+            sleep(POLL_S)
             waiting = admin.request("broker_status", {})["waiting"]
             tell(_waiting(waiting))
 

@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -200,7 +199,7 @@ def test_drain_waits_until_nothing_waits(
     looked = threading.Event()
     with logged_in(doors, "shafwa", "mks") as client:
         seq = client.send("shafwa", "to be read").seq
-    monkeypatch.setattr(time, "sleep", lambda _: looked.set())
+    monkeypatch.setattr("broker.admin.operation.sleep", lambda _: looked.set())
 
     def read() -> None:
         looked.wait(TIMEOUT_S)
@@ -224,7 +223,7 @@ def test_who_stops_waiting_is_told_that_the_broker_goes_on_draining(
 
     with logged_in(doors, "shafwa", "mks") as client:
         client.send("shafwa", "to be read")
-    monkeypatch.setattr(time, "sleep", interrupt)
+    monkeypatch.setattr("broker.admin.operation.sleep", interrupt)
     said = admin("drain", "--wait")
     assert said.code == 130
     assert "kotak admin drain --off ends that" in said.err
