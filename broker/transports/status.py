@@ -116,6 +116,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Say what the status says, and quote nothing: proxies and clients keep what they get."""
+        del message, explain
+        super().send_error(code)
+
     def version_string(self) -> str:
         return "kotak"
 

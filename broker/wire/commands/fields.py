@@ -13,6 +13,7 @@ from broker.wire.limits import DEVICE_CHARS_MAX, ROOM_MARK, USER_CHARS_MAX
 
 Fields = dict[str, Any]
 
+_WORD: Final = re.compile(r"[a-z_]{1,32}")
 _USER: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _MISSING: Final = object()
 
@@ -98,4 +99,8 @@ def only(fields: Fields, *known: str) -> None:
     for key in fields:
         if key not in known:
             allowed = ", ".join(known) or "none"
-            raise refuse(f"unknown field {str(key)[:32]!r}; this command takes: {allowed}")
+            # What is no word may be a secret in the wrong place: clients log our sentences.
+            word = isinstance(key, str) and _WORD.fullmatch(key)
+            raise refuse(
+                f"unknown field{f' {key!r}' if word else ''}; this command takes: {allowed}"
+            )
