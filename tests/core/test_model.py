@@ -24,7 +24,7 @@ import pytest
 
 from broker.core.handlers import Policy
 from broker.core.ports import StoreFailedError, StoreFullError, StoreLimits
-from broker.stores import sqlite_ballast
+from broker.stores import sqlite_ballast, sqlite_checkpoint
 from broker.stores.sqlite import SqliteStore
 from broker.wire.envelope import Reply
 from tests.core.fakes import FaultyStore, World
@@ -365,8 +365,13 @@ def check(seeds: range, *, durable: bool) -> None:
 
 @pytest.fixture(autouse=True)
 def _room_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that was full for one commit is not taken for full at the next one."""
+    """A disk that was full for one commit is not taken for full at the next one.
+
+    Its reserve and its log are small: writing 32 MiB at each start is most of what a history does.
+    """
     monkeypatch.setattr(sqlite_ballast, "RETRY_S", 0)
+    monkeypatch.setattr(sqlite_ballast, "BALLAST_BYTES", 4_096)
+    monkeypatch.setattr(sqlite_checkpoint, "WAL_BYTES", 4_096)
 
 
 #: Whether the engine is the durable one, and how many histories there is time for.

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from broker.core.handlers import Policy
 from broker.core.model import Route
+from broker.core.ports import StoreFailedError
 from broker.core.rates import SendLimits
 from broker.core.service import Arrival, Finished, Job, Service, Turn
 from broker.core.sessions import SessionLimits
@@ -72,7 +73,6 @@ class Broker:
         #: Called while no life is: whether the disk's copy is put back.
         self.between: Callable[[], None] = lambda: None
         self.lives = 0
-        self.restarts: list[tuple[int, int]] = []
         self._time = time
         self._luck = luck
         self._network = network
@@ -82,7 +82,6 @@ class Broker:
         self._inbox: deque[tuple[Link, Sequence[bytes]]] = deque()
         self._finished: deque[Finished] = deque()
         self._turn_at = 0
-        self._died_at = 0
         self.service: Service | None = None
         network.deliver = self._deliver
 
@@ -110,16 +109,20 @@ class Broker:
         self.faults.dead = False
         self.clock.restart()
         self.engine = engine
-        self.service = Service(
-            FaultyStore(engine, self.faults),
-            hasher=FakeHasher(),
-            make_token=self._make_token,
-            policy=self.policy,
-            server="kotak simulated",
-        )
-        self.service.grant_admin(ADMIN)
+        try:
+            self.service = service = Service(
+                FaultyStore(engine, self.faults),
+                hasher=FakeHasher(),
+                make_token=self._make_token,
+                policy=self.policy,
+                server="kotak simulated",
+            )
+        except (PowerCutError, StoreFailedError):  # it reads the store
+            self._end(f"did not begin: {self.faults.struck}", self._down())
+            return
+        service.grant_admin(ADMIN)
         self._network.broker_up = True
-        self.observer.began(self.lives, self.service, engine.mailboxes.next_seq)
+        self.observer.began(self.lives, service, engine.mailboxes.next_seq)
         self._wake(1_000)
 
     def _make_token(self) -> str:
@@ -130,21 +133,23 @@ class Broker:
         """End this life at once; another one begins after ``down`` microseconds."""
         if self.service is None:
             return
-        self._time.log(f"broker dies: {why}")
         self.observer.ended()
+        self._end(why, down)
+
+    def _end(self, why: str, down: float) -> None:
+        self._time.log(f"broker dies: {why}")
         self.service = None
         self._inbox.clear()
         self._finished.clear()
         self._network.broker_gone()
         self._disk.crash()
-        self._died_at = self._time.now
         self._time.after(down, self._come_back)
 
     def _come_back(self) -> None:
         self.between()
         self.start()
-        self.restarts.append((self._died_at, self._time.now))
-        self._time.log(f"broker starts: life {self.lives}")
+        if self.service is not None:
+            self._time.log(f"broker starts: life {self.lives}")
 
     # --- turns -----------------------------------------------------------------------------------
 
