@@ -45,10 +45,10 @@ TYPED_MAX: Final = 100
 #: Leaving waits so long for the sessions to be ended; a broker that is gone must not hold it.
 LEAVE_MS: Final = 2_000
 
-#: After a message whose answer did not come.
-UNKNOWN_OUTCOME: Final = (
-    "whether the message was sent is not known; type the same line next, and it is sent just once"
-)
+#: After a message whose answer did not come ...
+NOT_KNOWN: Final = "whether the message was sent is not known"
+#: ... and what may be done about it, where another line can be typed.
+UNKNOWN_OUTCOME: Final = f"{NOT_KNOWN}; type the same line next, and it is sent just once"
 
 
 def short_token(token: str | None) -> str:
@@ -148,9 +148,12 @@ class Chat:
         self._remember(message.room or message.sender)
         self._say(message_text(message, reader))
 
-    def interrupted(self) -> None:
-        """Say what is to be said when the line that is being carried out was given up."""
-        self._fail(f"Error, interrupted{self._doubt()}")
+    def interrupted(self, *, last: bool = False) -> None:
+        """Say what is to be said when the line that is being carried out was given up.
+
+        ``last``: no other line follows, nor will its message's id be known to anybody.
+        """
+        self._fail(f"Error, interrupted{self._doubt(NOT_KNOWN if last else UNKNOWN_OUTCOME)}")
 
     def arrived(self, message: Message, *, reader: str) -> None:
         """As `show`, of one that was pushed: not what was just typed here, to a room of one's own.
@@ -182,9 +185,9 @@ class Chat:
             return "the broker did not answer in time"  # its own sentence speaks of message ids
         return sentence(error)
 
-    def _doubt(self) -> str:
+    def _doubt(self, words: str = UNKNOWN_OUTCOME) -> str:
         """Return what follows an error, where a message may be stored all the same."""
-        return f"; {UNKNOWN_OUTCOME}" if self._in_doubt else ""
+        return f"; {words}" if self._in_doubt else ""
 
     def _attempt(self, command: Command, words: list[str]) -> None:
         self._in_doubt = False

@@ -112,8 +112,12 @@ def run_chat(
 
 def _run_lines(chat: Chat) -> None:
     for line in sys.stdin:
-        if not chat.handle(line):
-            return
+        try:
+            if not chat.handle(line):
+                return
+        except KeyboardInterrupt:
+            chat.interrupted(last=True)
+            raise
 
 
 def _run_terminal(chat: Chat, live: LiveInbox) -> None:

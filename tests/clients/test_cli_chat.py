@@ -17,7 +17,7 @@ from prompt_toolkit.document import Document
 from broker.wire.errors import Code
 from clients import cli
 from clients.calls import waiting_notice
-from clients.chat import NAMES_MAX, SESSIONS_MAX, UNKNOWN_OUTCOME, Chat
+from clients.chat import NAMES_MAX, NOT_KNOWN, SESSIONS_MAX, UNKNOWN_OUTCOME, Chat
 from clients.client import Client
 from clients.errors import RequestTimeout
 from clients.prompt import ChatCompleter, SafeHistory
@@ -314,6 +314,20 @@ def test_a_script_with_an_error_goes_on_and_returns_1(
     broker = FakeBroker()
     assert _interactive(monkeypatch, broker, "foo\nlogin shafwa mks\n") == 1
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(("line", "doubt"), [("chat fadly hai", f"; {NOT_KNOWN}"), ("user_on", "")])
+def test_a_script_that_is_interrupted_says_whether_its_message_may_have_been_sent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, doubt: str
+) -> None:
+    broker = FakeBroker()
+    for call in ("send", "users_on"):
+        broker.faults[call].append(KeyboardInterrupt())
+    script = f"login shafwa mks\n{line}\nchat fadly never\n"
+    assert _interactive(monkeypatch, broker, script) == cli.INTERRUPTED
+    assert capsys.readouterr().out.splitlines()[1:] == [f"Error, interrupted{doubt}"]
+    assert not broker.sessions  # they are ended all the same
+    assert broker.waiting("fadly") == []
 
 
 def test_the_chat_does_not_touch_the_saved_session(
