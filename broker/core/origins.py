@@ -19,6 +19,8 @@ _MARK: Final = "@"
 _ADDRESS_CHARS_MAX: Final = 39
 #: So that both fit into the token of a request.
 DOOR_TOKEN_CHARS_MAX: Final = TOKEN_CHARS_MAX - len(_MARK) - _ADDRESS_CHARS_MAX
+#: Random bytes of a door's token: 22 characters, 128 bits.
+DOOR_TOKEN_BYTES: Final = 16
 
 
 class Origins:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from broker.config import Config
+from broker.core.attempts import AttemptLimits
 from broker.core.dedup import DedupLimits
 from broker.core.handlers import Policy
 from broker.core.model import Route
@@ -87,6 +88,10 @@ def make_policy(config: Config) -> Policy:
             message_bytes_max=config.message_bytes_max,
             rate_max=config.send_rate_max,
             burst_max=config.send_burst_max,
+        ),
+        attempts=AttemptLimits(
+            failures_max=config.login_failures_max,
+            address_failures_max=config.login_address_failures_max,
         ),
         presence_ms=config.presence_ms,
         expiry_notices=config.expiry_notices,

@@ -118,7 +118,10 @@ class Server:
         require_encrypted(self._config, "zmq", "text", "http")
         _raise_open_files(self._config.text_connections_max + _OPEN_FILES_SPARE)
         with self._parts as opened:
-            doors = self._open()
+            try:
+                doors = self._open()
+            except StoreFailedError as error:
+                raise ExitError(*_DISK_FAILED) from error
             self._parts = opened.pop_all()
         return doors
 
@@ -227,6 +230,7 @@ class Server:
     def _open_text(self) -> Address | None:
         if self._config.text is None:
             return None
+        self._service.trust_door(self._text.token)
         try:
             address = self._text.start()
         except OSError as error:
@@ -326,7 +330,7 @@ def reload_logged(name: str, part: Gate | TlsDoor) -> SecretFileError | None:
 def _add_demo_users(store: Store, hasher: Hasher) -> None:
     """Make the original's users where they are missing; those that exist are left alone.
 
-    Errors: `ExitError`, where the disk is full or fails.
+    Errors: `ExitError`, where the disk is full; `StoreFailedError`.
     """
     try:
         with store.batch():
@@ -335,8 +339,6 @@ def _add_demo_users(store: Store, hasher: Hasher) -> None:
                     store.put(Account(user, name, hasher.hash(password)))
     except StoreFullError as error:
         raise ExitError(*_NO_ROOM_FOR_DEMO) from error
-    except StoreFailedError as error:
-        raise ExitError(*_DISK_FAILED) from error
 
 
 def _raise_open_files(needed: int) -> None:

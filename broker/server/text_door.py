@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import zmq
 
 from broker.config import Address, Config
+from broker.core.origins import DOOR_TOKEN_BYTES, handed_on
 from broker.exits import Exit, ExitError
 from broker.transports.private_file import SecretFileError
 from broker.transports.text_gateway import TextGateway
@@ -43,8 +46,11 @@ async def serve_text(
     opened: Callable[[TextGateway, Address], None],
     stopping: asyncio.Event,
     curve: Curve | None = None,
+    token_for: Callable[[str], str | None] = lambda _: None,
 ) -> None:
     """Run the text door until ``stopping`` is set; ``curve`` is for the way to the broker.
+
+    ``token_for``: see `TextGateway`.
 
     Errors: `OSError` (the address is taken).
     """
@@ -56,6 +62,7 @@ async def serve_text(
             message_id=MessageIds(),
             connections_max=config.text_connections_max,
             line_timeout_ms=config.text_line_ms,
+            token_for=token_for,
         )
         guard = tls.guard if tls else None
         opened(gateway, Address(*await gateway.start(*config.text, guard=guard)))
@@ -66,7 +73,10 @@ async def serve_text(
 
 
 class TextDoor:
-    """`serve_text` in a thread, for the broker's own process."""
+    """`serve_text` in a thread, for the broker's own process.
+
+    With its ``token`` it tells the broker where each login comes from.
+    """
 
     def __init__(
         self,
@@ -76,6 +86,7 @@ class TextDoor:
         context: zmq.Context[Any],
         tls: TlsDoor | None,
     ) -> None:
+        self.token = secrets.token_urlsafe(DOOR_TOKEN_BYTES)
         self._config = config
         self._tls = tls
         self._broker_address = broker_address
@@ -125,6 +136,7 @@ class TextDoor:
             tls=self._tls,
             opened=self._is_open,
             stopping=self._stopping,
+            token_for=partial(handed_on, self.token),
         )
 
     def _is_open(self, gateway: TextGateway, address: Address) -> None:
