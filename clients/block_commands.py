@@ -30,6 +30,7 @@ def unblock(call: Invocation) -> None:
 
 
 def blocks(call: Invocation) -> None:
+    """``kotak blocks``: write who is blocked, at a terminal as a table, else a name a line."""
     with call.open(call.session().token) as client, call.waiting():
         users = client.blocked()
     if users and sys.stdout.isatty() and not call.args.json:

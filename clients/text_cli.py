@@ -7,6 +7,7 @@ use ``kotak`` alone is the better chat. Source: docs/PROTOCOL.md, "The text door
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ TIMEOUT_S_MAX: Final = 3_600.0
 USAGE: Final = 2
 #: 128 + SIGINT, as shells have it.
 INTERRUPTED: Final = 130
+#: After a ``chat`` whose reply was not waited for: its line has no message id.
+MAY_BE_SENT: Final = "the message may have been sent; typed again, it is a second one"
 #: Names kept for completion.
 _NAMES_MAX: Final = 1_000
 
@@ -75,6 +78,8 @@ class TextChat:
         self._door = door
         self._say = say
         self._ask_password = ask_password
+        #: Whether the line in hand may have sent a message that nobody has confirmed.
+        self._in_doubt = False
 
     @property
     def prompt(self) -> str:
@@ -97,7 +102,13 @@ class TextChat:
                 )
         return True
 
+    def interrupted(self) -> None:
+        """Say what is to be said when the line that is being carried out was given up."""
+        self.failed = True
+        self._say(f"Error, interrupted; {MAY_BE_SENT}" if self._in_doubt else "Error, interrupted")
+
     def _run(self, name: str, words: list[str]) -> None:
+        self._in_doubt = False
         command = self.COMMANDS.get(ALIASES.get(name, name))
         if command is None:
             raise Refused(UNKNOWN_COMMAND)
@@ -125,6 +136,7 @@ class TextChat:
 
     def _chat(self, words: list[str]) -> None:
         _, to, text = words
+        self._in_doubt = True
         _ok(self._door.chat(self.token, to, text))
         self._remember(to)
         self._say(safe_line(f"message sent to {to}"))
@@ -225,11 +237,20 @@ def _run_lines(door: TextDoor) -> int:
     chat = TextChat(door, say=write_line)
     try:
         for line in sys.stdin:
-            if not chat.handle(line):
+            if not _handle(chat, line):
                 break
     except KeyboardInterrupt:
         return INTERRUPTED
     return int(chat.failed)
+
+
+def _handle(chat: TextChat, line: str) -> bool:
+    """As `TextChat.handle`; whoever interrupts it is told what became of the line."""
+    try:
+        return chat.handle(line)
+    except KeyboardInterrupt:
+        chat.interrupted()
+        raise
 
 
 def _run_terminal(door: TextDoor, address: str) -> None:
@@ -237,11 +258,10 @@ def _run_terminal(door: TextDoor, address: str) -> None:
     write_line(f"Kotak's text door at {safe_line(address)}. Commands: login USER, chat USER TEXT,")
     write_line("kotakmasuk, user_on, logout; quit or Ctrl-D to leave.")
     for line in _typed_lines(chat):
-        try:
-            if not chat.handle(line):
+        # Ctrl-C gives up the reply that is waited for, not the chat.
+        with contextlib.suppress(KeyboardInterrupt):
+            if not _handle(chat, line):
                 break
-        except KeyboardInterrupt:  # gives up the reply that is waited for, not the chat
-            write_line("Error, interrupted")
 
 
 def _typed_lines(chat: TextChat) -> Iterator[str]:

@@ -202,7 +202,9 @@ def _some(connection: socket.socket) -> bytes:
     except OSError:
         received = b""
     if not received:
-        raise TextDoorError("the broker closed the connection: try again")
+        raise TextDoorError(
+            "the broker closed the connection without a reply: it may have done it all the same"
+        )
     return received
 
 

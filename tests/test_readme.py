@@ -169,7 +169,7 @@ def test_rooms_receipts_and_history_say_what_is_printed(
 ) -> None:
     for user, first, commands in (
         ("shafwa", "$ scripts/kotak room create kelas --history", 5),
-        ("fadly", "$ scripts/kotak room join kelas", 2),
+        ("fadly", "$ scripts/kotak room join kelas", 3),
     ):
         env = {"KOTAK_BROKER": demo_broker.zmq, "KOTAK_SESSION_FILE": str(tmp_path / user)}
         program.run("login", user, "--password-stdin", typed=f"{PASSWORDS[user]}\n", env=env)

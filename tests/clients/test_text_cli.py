@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from clients import text_cli
-from clients.text_cli import TextChat
+from clients.text_cli import MAY_BE_SENT, TextChat
 from clients.text_connection import TextConnection, TextDoorError
 from tests.transports.fake_broker import fake_door
 
@@ -141,14 +141,14 @@ def test_a_line_that_would_be_two_or_none_is_never_sent(line: str) -> None:
 class ScriptedDoor:
     """Answers each command with the next reply; ``asked`` records what came."""
 
-    def __init__(self, *replies: dict[str, Any] | TextDoorError) -> None:
+    def __init__(self, *replies: dict[str, Any] | BaseException) -> None:
         self.asked: list[tuple[str, ...]] = []
         self._replies = iter(replies)
 
     def _next(self, *asked: str) -> dict[str, Any]:
         self.asked.append(asked)
         reply = next(self._replies)
-        if isinstance(reply, TextDoorError):
+        if isinstance(reply, BaseException):
             raise reply
         return reply
 
@@ -253,6 +253,45 @@ def test_errors_of_the_door_and_of_the_connection_are_shown_and_remembered() -> 
     chat.handle("user_on")
     assert chat.failed
     assert out[1:] == ["Error, User Tidak Ditemukan", "Error, the broker closed the connection"]
+
+
+@pytest.mark.parametrize(
+    ("line", "doubt"), [("chat x y", f"; {MAY_BE_SENT}"), ("kotakmasuk", ""), ("user_on", "")]
+)
+def test_an_interrupted_line_says_whether_a_message_may_have_been_sent(
+    line: str, doubt: str
+) -> None:
+    door = ScriptedDoor(LOGIN, REFUSED, KeyboardInterrupt())
+    out: list[str] = []
+    chat = TextChat(door, say=out.append)
+    for each in ("login a b", "chat x y"):
+        chat.handle(each)
+    with pytest.raises(KeyboardInterrupt):
+        chat.handle(line)
+    chat.interrupted()
+    assert out[2:] == [f"Error, interrupted{doubt}"]
+    assert chat.failed
+
+
+def test_a_script_that_is_interrupted_while_it_sends_says_so_and_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    door = ScriptedDoor(LOGIN, KeyboardInterrupt())
+    monkeypatch.setattr(sys, "stdin", io.StringIO("login a b\nchat x y\nchat x never\n"))
+    assert text_cli._run_lines(door) == text_cli.INTERRUPTED
+    assert capsys.readouterr().out.splitlines()[1:] == [f"Error, interrupted; {MAY_BE_SENT}"]
+    assert len(door.asked) == 2
+
+
+def test_a_connection_that_is_closed_before_the_reply_leaves_the_outcome_open() -> None:
+    with server(replying()) as address, TextConnection(*address) as door:
+        out: list[str] = []
+        chat = TextChat(door, say=out.append)
+        chat.token = "T"
+        chat.handle("chat x y")
+    assert out == [
+        "Error, the broker closed the connection without a reply: it may have done it all the same"
+    ]
 
 
 def test_at_a_terminal_login_asks_for_the_password() -> None:
