@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol, cast
 
+from broker.transports.deadlines import Deadlines
 from broker.wire import text
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import LINE_INBOX_MESSAGES_MAX
@@ -89,7 +90,8 @@ class TextGateway:
         self.unread = 0
         self.untaken = 0
         self.faults = 0
-        self.line_timeout_s = line_timeout_ms / 1_000
+        #: Whose line has begun, and must end in time.
+        self.unfinished = Deadlines[_Connection](line_timeout_ms / 1_000, _give_up_waiting)
         self.write_timeout_s = write_timeout_ms / 1_000
         # One for all connections: each read is copied out before the loop turns to the next.
         self.received = memoryview(bytearray(RECEIVE_BYTES_MAX))
@@ -386,9 +388,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport.resume_reading()
         if not self._lines.partial:
             self._disarm()
-        elif self._timer is None:  # armed by the line's first byte, and not again by the others
-            later = asyncio.get_running_loop().call_later
-            self._timer = later(self._door.line_timeout_s, self.hang_up, _UNFINISHED)
+        else:  # armed by the line's first byte, and not again by the others
+            self._door.unfinished.arm(self)
 
     # --- the end -----------------------------------------------------------------------------
 
@@ -410,9 +411,14 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def _disarm(self) -> None:
+        self._door.unfinished.disarm(self)
         if self._timer:
             self._timer.cancel()
             self._timer = None
+
+
+def _give_up_waiting(peer: _Connection) -> None:
+    peer.hang_up(_UNFINISHED)
 
 
 def _keep_alive(connection: socket.socket) -> None:
