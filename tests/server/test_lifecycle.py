@@ -149,10 +149,12 @@ def test_on_a_full_disk_demo_users_are_refused_in_a_sentence_and_those_there_are
     server.stop()
 
 
-def test_a_disk_that_fails_under_the_demo_users_ends_the_start_with_a_sentence(
-    config: Config, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["_commit", "find_all"])
+def test_a_disk_that_fails_while_the_broker_starts_ends_it_with_a_sentence(
+    config: Config, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    monkeypatch.setattr(SqliteStore, "_commit", failing)
+    """Under the first commit, and under the first look at what is stored."""
+    monkeypatch.setattr(SqliteStore, step, failing)
     before = held()
     with pytest.raises(ExitError, match="the disk failed") as caught:
         Server(config, hasher=PlainHasher()).start()
@@ -160,7 +162,7 @@ def test_a_disk_that_fails_under_the_demo_users_ends_the_start_with_a_sentence(
     assert held() == before
 
 
-def failing(_: SqliteStore) -> None:
+def failing(*_: object, **__: object) -> None:
     raise StoreFailedError("SQLITE_IOERR: disk I/O error")
 
 
