@@ -18,6 +18,7 @@ from broker.audit import AuditLog
 from broker.config import Address, Config
 from broker.core.model import Account
 from broker.core.ports import Hasher, Store, StoreFailedError, StoreFullError
+from broker.core.service import Service
 from broker.exits import Exit, ExitError
 from broker.metrics import Metrics
 from broker.passwords import Argon2Hasher
@@ -169,22 +170,7 @@ class Server:
             self._gate.start(context)
         self._router = Router(context, curve_secret=self._gate.secret if self._gate else None)
         close_later(self._router.close)
-        operations = RunningOperations(
-            folder.database if config.store == "sqlite:" else None,
-            reload=self.reload,
-            stopping=self.ending.is_set,
-        )
-        self._audit = AuditLog(folder.audit_file)
-        close_later(self._audit.close)
-        self._service = make_service(
-            config,
-            store,
-            self._hasher,
-            self._audit,
-            key_of=self._router.key_of,
-            address_of=self._router.address_of,
-            operations=operations,
-        )
+        self._service = self._make_service(folder, store)
         zmq_address = self._bind()
         self._pool = WorkerPool(
             self._router,
@@ -210,6 +196,24 @@ class Server:
         self._watch.start()
         self._publish(folder, zmq_address)
         return Doors(zmq_address, self._open_text(), http)
+
+    def _make_service(self, folder: DataFolder, store: AnyStore) -> Service:
+        """Put the core together with what it asks of the process around it."""
+        self._audit = AuditLog(folder.audit_file)
+        self._parts.callback(self._audit.close)
+        return make_service(
+            self._config,
+            store,
+            self._hasher,
+            self._audit,
+            key_of=self._router.key_of,
+            address_of=self._router.address_of,
+            operations=RunningOperations(
+                folder.database if self._config.store == "sqlite:" else None,
+                reload=self.reload,
+                stopping=self.ending.is_set,
+            ),
+        )
 
     def _bind(self) -> str:
         try:
