@@ -122,6 +122,11 @@ def _copy(backup: Path, new: Path) -> None:
         shutil.copyfileobj(source, target, 1_048_576)
 
 
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def _prepare(new: Path, backup: Path) -> Restored:
     """Look through every page of the copy, and make it begin a new epoch where it is started."""
     with closing(sqlite3.connect(new, isolation_level=None)) as database:
@@ -139,8 +144,7 @@ def _prepare(new: Path, backup: Path) -> Restored:
             database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - ours
             for table in ("messages", "accounts", "sessions")
         )
-    with new.open("rb+") as file:
-        os.fsync(file.fileno())
+    _sync(new)
     return Restored(messages, users, sessions, None)
 
 
@@ -170,7 +174,9 @@ def _exchange(new: Path, database: Path, stamp: str, step: Step) -> Path | None:
     if whole and there:
         former.hardlink_to(database)  # a second name: there is no moment without a database
     elif not whole:
-        shutil.copyfile(log, former.with_name(former.name + "-wal"))
+        aside = former.with_name(former.name + "-wal")
+        _copy(log, aside)
+        _sync(aside)  # before its only other copy is emptied
         sync_folder(database.parent)
         step("log copied")
         if there:

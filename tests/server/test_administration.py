@@ -361,6 +361,37 @@ def test_one_backup_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     operations.backup("three")
 
 
+def test_a_broker_that_stops_gives_a_backup_up_and_says_so(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopping takes a few seconds at most, however large the store is."""
+    began = threading.Event()
+
+    def endless(database: Path, name: str, *, stopping: Callable[[], bool]) -> Copied:
+        began.set()
+        while not stopping():
+            pass
+        raise WireError(Code.UNAVAILABLE, "given up")
+
+    def ask() -> None:
+        with Client(note["zmq"], token=note["token"]) as client:
+            codes.append(refusal(lambda: client.request("broker_backup", {}, timeout_ms=2_000)))
+
+    monkeypatch.setattr("broker.server.operations.back_up", endless)
+    codes: list[str] = []
+    server = Server(config, hasher=PlainHasher())
+    server.start()
+    try:
+        note = json.loads((config.data / "admin.json").read_text())
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert began.wait(TIMEOUT_S)
+    finally:
+        server.stop()
+    thread.join(TIMEOUT_S)
+    assert codes == [Code.UNAVAILABLE]
+
+
 def test_a_backup_that_takes_long_shows_that_it_is_at_work(
     doors: Doors, admin: Admin, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -449,6 +480,27 @@ def test_an_administrator_does_the_same_over_the_network_and_an_observer_looks(
     said = run(capsys, "status", *remote)
     assert said.code == Exit.REFUSED
     assert said.err.startswith("kotak: not logged in: run kotak login USER --broker tcp://")
+
+
+def test_over_an_encrypted_door_the_keys_of_the_login_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["keygen", str(tmp_path / "broker.key")]) == Exit.OK
+    public = capsys.readouterr().out.strip()
+    config = any_ports(tmp_path / "data", text=None, curve_key=tmp_path / "broker.key")
+    server = Server(config, hasher=PlainHasher())
+    try:
+        doors = server.start()
+        words = ["user", "role", "shafwa", "observer", "--data", str(config.data)]
+        assert cli.main(words) == Exit.OK
+        monkeypatch.setenv("KOTAK_CURVE", public)
+        log_in(doors, "shafwa", monkeypatch, "mks")
+        monkeypatch.delenv("KOTAK_CURVE")
+        assert run(capsys, "status", "--broker", doors.zmq).code == Exit.OK
+        said = run(capsys, "status", "--broker", doors.zmq, "--curve", public)
+        assert said.code == Exit.OK
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize(
