@@ -22,6 +22,8 @@ _COMMON_CHARS: Final = 8
 _OWN_CHARS: Final = 8
 #: What an encoded canary can stand in: the rest of a database need not be looked at so often.
 _ENCODED: Final = re.compile(rb"[A-Za-z0-9+/_=-]{12,}")
+#: What nothing can stand in.
+_NOTHING: Final = bytes(64)
 
 
 class Kind(StrEnum):
@@ -74,6 +76,7 @@ class Canaries:
 
     def found_in(self, data: bytes) -> list[Canary]:
         """Return those that stand in ``data``, whole or by half, in whatever spelling."""
+        data = data.replace(_NOTHING, b"\0")  # most of a log that was made at its full length
         encoded = b"\n".join(_ENCODED.findall(data))
         # All that were made have this in common: mostly one look tells that there is none.
         made = self._made if self._stands(self._common.encode(), data, encoded) else []

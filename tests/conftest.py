@@ -8,7 +8,15 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.canary_watch import CanaryWatch
 from tests.load.broker_process import BrokerProcess
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fail each test that leaves a secret in a log, or in a program's standard error."""
+    watch = CanaryWatch()
+    watch.install()
+    config.pluginmanager.register(watch)
 
 
 class Broker(NamedTuple):

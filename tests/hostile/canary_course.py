@@ -332,16 +332,17 @@ class Course:
     def _live_with_a_failing_disk(self) -> None:
         self._show("a disk that fails")
         token = self._token_of_budi()
-        with self._life("--log-level", "debug") as life:
-            with ZmqDoor(self.evidence, life.zmq, None) as door:
-                door.tokens["budi"] = token
-                # Every write into a file fails from here on.
-                resource.prlimit(life.process.process.pid, resource.RLIMIT_FSIZE, (0, 0))
-                body = self._secret("to a disk that fails", Kind.BODY)
-                door.ask(Asked("chat", "budi", {"to": "siti", "text": body, "id": "failing"}))
-                wrong = {"user": "siti", "password": self._secret("to a disk that fails")}
-                with suppress(AssertionError):  # it may have ended by now
-                    door.ask(Asked("login", "", wrong))
+        with (
+            self._life("--log-level", "debug") as life,
+            ZmqDoor(self.evidence, life.zmq, None) as door,
+        ):
+            door.tokens["budi"] = token
+            # Every write into a file fails from here on.
+            resource.prlimit(life.process.process.pid, resource.RLIMIT_FSIZE, (0, 0))
+            body = self._secret("to a disk that fails", Kind.BODY)
+            door.ask_in_vain(Asked("chat", "budi", {"to": "siti", "text": body, "id": "failing"}))
+            wrong = self._secret("to a disk that fails")
+            door.ask_in_vain(Asked("login", "", {"user": "siti", "password": wrong}))
             eventually(lambda: life.process.process.poll() is not None)
 
     # --- After -------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ _REPLY_END: Final = b"\r\n\r\n"
 #: How long to wait for an answer that need not come.
 _MAYBE_MS: Final = 100
 
+_context: Final[zmq.Context[zmq.Socket[bytes]]] = zmq.Context.instance()
+
 
 class ZmqDoor:
     """A peer that asks one thing at a time; a context manager."""
@@ -50,15 +52,26 @@ class ZmqDoor:
 
     def ask(self, asked: Asked) -> Any:
         """Return the result, or None where it is refused."""
-        self._id += 1
-        token = self.tokens.get(asked.who)
-        self._socket.send(encode_request(self._encode, self._id, asked.command, token, asked.args))
+        self._send(asked)
         while True:
-            for reply_id, status, body in self._receive(int(PATIENCE_S * 1_000)):
+            replies = self._receive(int(PATIENCE_S * 1_000))
+            assert replies, f"no answer to {asked.command}"
+            for reply_id, status, body in replies:
                 if reply_id == self._id:
                     if asked.command == "login" and status == "OK":
                         self.tokens[asked.args["user"]] = body["token"]
                     return body if status == "OK" else None
+
+    def ask_in_vain(self, asked: Asked) -> None:
+        """Ask a broker that need not answer any more."""
+        self._send(asked)
+        while self._receive(_MAYBE_MS):
+            pass
+
+    def _send(self, asked: Asked) -> None:
+        self._id += 1
+        token = self.tokens.get(asked.who)
+        self._socket.send(encode_request(self._encode, self._id, asked.command, token, asked.args))
 
     def throw(self, frames: Sequence[bytes]) -> None:
         """Send what is no request, and keep what is answered, if anything is."""
@@ -74,7 +87,7 @@ class ZmqDoor:
         cut.close(linger=0)
 
     def _open(self) -> zmq.Socket[bytes]:
-        opened = zmq.Context.instance().socket(zmq.DEALER)
+        opened: zmq.Socket[bytes] = _context.socket(zmq.DEALER)
         if self._curve is not None:
             opened.curve_serverkey = self._curve.server.encode()
             opened.curve_publickey = self._curve.public.encode()
@@ -83,10 +96,9 @@ class ZmqDoor:
         return opened
 
     def _receive(self, patience_ms: int) -> list[Any]:
-        assert patience_ms == _MAYBE_MS or self._socket.poll(patience_ms), "no answer"
         if not self._socket.poll(patience_ms):
             return []
-        replies = []
+        replies: list[Any] = []
         for frame in self._socket.recv_multipart():
             value = msgpack.unpackb(frame)
             replies += value if isinstance(value[0], list) else [value]
@@ -178,7 +190,7 @@ def speak(
 
 def speak_plainly_where_tls_is(evidence: Evidence, address: tuple[str, int], line: bytes) -> None:
     """Say a line without encryption to a door that wants it."""
-    with socket.create_connection(address, PATIENCE_S) as door, suppress(ConnectionError):
+    with socket.create_connection(address, PATIENCE_S) as door, suppress(OSError):
         door.sendall(line + b"\r\n")
         evidence.add("refusals", _reply(door))
 
@@ -198,7 +210,7 @@ def browse(evidence: Evidence, address: tuple[str, int], canaries: Canaries, nam
         b"%s %s %s\r\n\r\n" % (secret, secret, secret),
         b"GET /metrics HTTP/1.1\r\n%s: %s\r\n" % (secret, secret * 3_000) + head,
     ):
-        with socket.create_connection(address, PATIENCE_S) as door, suppress(ConnectionError):
+        with socket.create_connection(address, PATIENCE_S) as door, suppress(OSError):
             door.sendall(request)
             door.shutdown(socket.SHUT_WR)
             while received := door.recv(65_536):

@@ -133,7 +133,7 @@ class Watched:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             cwd=folder, env={**env, "PYTHONPATH": str(ROOT)}, start_new_session=True,
         )  # fmt: skip
-        evidence.add("command lines", _command_line(self.process.pid))
+        evidence.add("command lines", _command_line(self.process))
         self.said = (bytearray(), bytearray())
         streams = (self.process.stdout, self.process.stderr)
         self._readers = [
@@ -185,11 +185,13 @@ def eventually(look: Callable[[], _Found | None]) -> _Found:
     raise AssertionError("it did not come")
 
 
-def _command_line(pid: int) -> bytes:
+def _command_line(process: subprocess.Popen[bytes]) -> bytes:
     """Return what everybody on the machine can read of a process, once it is the program."""
-    path = Path(f"/proc/{pid}/cmdline")
-    with suppress(OSError):  # no /proc here, or it has ended already
-        return path.read_bytes()
+    path = Path(f"/proc/{process.pid}/cmdline")
+    while process.poll() is None:
+        # Empty for a moment, while the kernel puts the program in its place.
+        if found := path.read_bytes():
+            return found
     return b""
 
 
