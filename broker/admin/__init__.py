@@ -10,7 +10,7 @@ from broker.admin.administrator import Admin
 from broker.admin.backups import backup, show_restored
 from broker.admin.keys import key
 from broker.admin.operation import depth, drain, reload, status
-from broker.admin.sessions import revoke, sessions
+from broker.admin.user_sessions import revoke, sessions
 
 __all__ = [
     "Admin",
