@@ -254,6 +254,16 @@ def test_a_disk_that_fails_is_told_and_leaves_no_half_file(
     assert left(path) == []
 
 
+def test_a_database_that_cannot_be_opened_a_second_time_is_told_with_the_reason(
+    path: Path, store: SqliteStore
+) -> None:
+    path.rename(path.with_name("taken away"))
+    with pytest.raises(WireError, match=r"the backup failed \(SQLITE_CANTOPEN\)") as raised:
+        take(path)
+    assert raised.value.code == Code.INTERNAL
+    assert left(path) == []
+
+
 def test_a_copy_that_does_not_hold_is_thrown_away(path: Path, store: SqliteStore) -> None:
     large(store)
     store._wal.checkpoint()

@@ -26,6 +26,7 @@ from broker.stores.sqlite_backup import back_up
 from broker.stores.sqlite_epoch import WITNESS_NAME
 from broker.stores.sqlite_restore import Restored, put_back
 from tests.stores.steps import NOW_MS, ids, send, with_users
+from tests.stores.test_sqlite import FaultyConnection
 
 STAMP = "20261123T040213Z"
 FORMER = f"kotak.db.before-restore-{STAMP}"
@@ -257,6 +258,40 @@ def test_a_disk_without_room_is_told_and_nothing_is_changed(
 
     monkeypatch.setattr(shutil, "copyfileobj", full)
     assert "there is no room" in refusal(scene)
+    monkeypatch.undo()
+    assert state(scene.path) == (NEW, scene.epoch)
+
+
+def test_a_disk_that_fails_is_told_and_nothing_is_changed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(shutil, "copyfileobj", fail)
+    assert "(Input/output error): look at the folder and its disk" in refusal(scene)
+    monkeypatch.undo()
+    assert state(scene.path) == (NEW, scene.epoch)
+
+
+@pytest.mark.parametrize("statement", ["PRAGMA integrity_check", "UPDATE epoch"])
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (sqlite3.SQLITE_FULL, "there is no room"),
+        (sqlite3.SQLITE_IOERR, "(SQLITE_IOERR): look at the folder and its disk"),
+    ],
+)
+def test_a_disk_that_sqlite_cannot_use_is_not_called_a_damaged_backup(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, statement: str, number: int, said: str
+) -> None:
+    connect = sqlite3.connect
+
+    def faulty(path: Path, **options: object) -> object:
+        return FaultyConnection(connect(path, **options), statement, number)  # type: ignore[call-overload]  # as it was asked
+
+    monkeypatch.setattr(sqlite3, "connect", faulty)
+    assert said in refusal(scene)
     monkeypatch.undo()
     assert state(scene.path) == (NEW, scene.epoch)
 
