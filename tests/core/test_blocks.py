@@ -87,6 +87,15 @@ def test_blocking_and_unblocking_again_change_nothing(world: World, bob: str) ->
     assert world.ok("unblock", bob, user="nobody") == {}
 
 
+def test_who_unblocks_one_goes_on_blocking_the_others(world: World, bob: str) -> None:
+    eve = world.user("eve")
+    world.ok("block", bob, user="eve")
+    world.ok("unblock", bob, user="ann")
+    assert world.ok("blocks", bob) == {"users": ["eve"]}
+    assert world.code("chat", eve, to="bob", text="hi", id="m1") is Code.BLOCKED
+    world.send(world.login("ann"), "bob", "m2")
+
+
 def test_the_refusals_of_block(world: World, ann: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.code("block", ann, user="nobody") is Code.NO_SUCH_USER
     assert world.code("block", ann, user="ann") is Code.BAD_REQUEST

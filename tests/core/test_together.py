@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
+
 from broker.core.ports import StoreFailedError, StoreLimits
 from broker.wire.codec import unpack_reply
 from broker.wire.envelope import join
@@ -44,6 +46,17 @@ def test_an_error_among_them_is_one_answer_and_the_others_go_on(world: World) ->
     (together,) = replies(world, [join([first, world.frame("chat", ann, to="bob"), last])])
     assert [status for _, status, _ in together] == ["OK", "ERROR", "OK"]
     assert together[1][2]["code"] == Code.BAD_REQUEST
+
+
+def test_what_is_no_request_among_them_is_told_by_its_id_where_it_has_one(world: World) -> None:
+    ann = world.user("ann")
+    world.user("bob")
+    first, last = chats(world, ann, 2)
+    spoilt = [msgpack.packb([77, "ping", None, "no map"]), msgpack.packb(["what", "is", "this"])]
+    (together,) = replies(world, [join([first, *spoilt, last])])
+    assert [status for _, status, _ in together] == ["OK", "ERROR", "ERROR", "OK"]
+    assert [reply[0] for reply in together[1:3]] == [77, None]
+    assert {reply[2]["code"] for reply in together[1:3]} == {Code.BAD_REQUEST}
 
 
 def test_what_may_be_long_has_a_frame_of_its_own(world: World) -> None:
