@@ -24,7 +24,7 @@ _TOKEN: Final = re.compile(r"kt_[A-Za-z0-9_-]{43}")
 _PASSWORD_CHARS_MIN: Final = 8
 _TEXT_CHARS_MIN: Final = 16
 #: Secrets kept of one test: a load has more, and they are alike.
-_KEPT_MAX: Final = 1_000
+_KEPT_MAX: Final = 200
 _FIELDS: Final = {
     "password": _PASSWORD_CHARS_MIN,
     "new_password": _PASSWORD_CHARS_MIN,
@@ -61,7 +61,7 @@ class CanaryWatch(logging.Handler):
     # --- Learning ----------------------------------------------------------------------------
 
     def _sent(self, _: object, __: object, ___: object, ____: object, args: Any) -> None:
-        if isinstance(args, Mapping):
+        if len(self._secrets) < _KEPT_MAX and isinstance(args, Mapping):
             for name, chars_min in _FIELDS.items():
                 value = args.get(name)
                 if isinstance(value, str) and len(value) >= chars_min:

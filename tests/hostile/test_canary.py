@@ -13,18 +13,24 @@ import sys
 from contextlib import closing
 from io import StringIO
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from rich.console import Console
 
+from broker.core.trail import NOT_SHOWN
 from broker.transports.status import Status
 from broker.wire.commands import PARSERS
 from broker.wire.errors import WireError
 from clients.prompt import SafeHistory
 from tests.canaries import Canaries, Kind
+from tests.core.fakes import ADMIN, World
+from tests.core.test_trail import FakeAudit
 from tests.hostile import canary
 from tests.hostile.canary_evidence import PLACES, Evidence, Watched, add_database, add_files
 from tests.hostile.canary_requests import malformed, meant, not_meant
+
+KEY: Final = "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"
 
 
 @pytest.fixture
@@ -165,6 +171,30 @@ def test_a_field_that_may_be_a_secret_is_not_repeated_to_who_sent_it() -> None:
         assert "Horse" not in caught.value.message
         with pytest.raises(WireError, match="unknown field 'pasword'; "):
             parse({"pasword": "x"})
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "told"),
+    [
+        ("login", {"user": "ann", "password": "x"}, {"user": "ann"}),
+        # As good a name as any; but nobody has it.
+        ("login", {"user": "horse.staple", "password": "x"}, {"user": NOT_SHOWN}),
+        ("login", {"user": "Correct Horse!", "password": "x"}, {"user": NOT_SHOWN}),
+        ("login", {"user": ["ann"], "password": "x"}, {"user": NOT_SHOWN}),
+        ("key_add", {"user": "ann", "key": "Correct Horse!"}, {"user": "ann", "key": NOT_SHOWN}),
+        ("key_add", {"user": "ann", "key": KEY}, {"user": "ann", "key": KEY}),
+        ("broker_drain", {"on": False}, {"on": False}),
+    ],
+)
+def test_the_audit_does_not_write_down_what_may_be_a_secret_in_the_wrong_place(
+    command: str, args: dict[str, Any], told: dict[str, Any]
+) -> None:
+    audit = FakeAudit()
+    world = World(audit=audit)
+    world.user("ann")
+    audit.clear()
+    world.call(command, None if command == "login" else ADMIN, **args)
+    assert [entry.args for entry in audit] == [told]
 
 
 @pytest.mark.parametrize(
