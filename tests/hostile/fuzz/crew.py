@@ -20,7 +20,7 @@ _END_S: Final = 60.0
 
 
 class Order(NamedTuple):
-    """What one process is to do. ``grow``: write what is new into the corpus on disk."""
+    """What one process is to do. ``grow``: keep what is new in the corpus."""
 
     kind: str
     seed: str
@@ -38,10 +38,10 @@ def carry_out(order: Order, told: Callable[[int], None]) -> Tally:
                 inputs, seconds_max=seconds, told=told
             )
         case "service":
-            service = dispatching.Dispatching(seed, grow=order.grow)
+            service = dispatching.Dispatching(seed)
             return service.run(inputs, seconds_max=seconds, told=told)
         case "text door":
-            return door.Knocking(seed, grow=order.grow).run(inputs, seconds_max=seconds, told=told)
+            return door.Knocking(seed).run(inputs, seconds_max=seconds, told=told)
         case "sockets":
             return sockets.besiege(seed, inputs, seconds_max=seconds, told=told)
     raise ValueError(order.kind)

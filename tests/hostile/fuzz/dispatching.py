@@ -51,7 +51,7 @@ class Steps:
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self._frames: deque[bytes] = deque(
-            cases.read_all(cases.CORPUS, TARGET) or [b"\x90"], maxlen=FRAMES_MAX
+            cases.read_all(cases.CORPUS, "request") or [b"\x90"], maxlen=FRAMES_MAX
         )
         words = [word for word in COMMANDS for _ in range(_TIMES.get(word, 4))]
         self._plain = Grammar(
@@ -81,13 +81,10 @@ class Steps:
             return ["full", rng.random() < 0.4]
         return ["drain", rng.random() < 0.3]
 
-    def learn(self, step: list[Any]) -> list[bytes]:
-        """Keep the frames of a step that led to new code; return them."""
-        if step[0] != "turn":
-            return []
-        frames = [frame for _, frames in step[2] for frame in frames or ()]
-        self._frames.extend(frames)
-        return frames
+    def learn(self, step: list[Any]) -> None:
+        """Keep the frames of a step that led to new code."""
+        if step[0] == "turn":
+            self._frames.extend(frame for _, frames in step[2] for frame in frames or ())
 
     def _turn(self) -> list[Any]:
         rng = self._rng
@@ -111,13 +108,10 @@ class Steps:
 
 
 class Dispatching:
-    """One process's share. ``grow`` writes frames that reach new code into the corpus on disk."""
+    """One process's share."""
 
-    def __init__(
-        self, seed: str, *, grow: bool = False, desk: Callable[[int], Desk] = Desk
-    ) -> None:
+    def __init__(self, seed: str, *, desk: Callable[[int], Desk] = Desk) -> None:
         self._seed = seed
-        self._grow = grow
         self._desk = desk
         self._steps = Steps(Random(seed))
         self._arcs = Arcs()
@@ -166,9 +160,7 @@ class Dispatching:
         with self._arcs.watch() as new:
             desk.step(step)
         if new():
-            for frame in self._steps.learn(step):
-                if self._grow and len(frame) <= 200:
-                    cases.keep(cases.CORPUS, TARGET, frame)
+            self._steps.learn(step)
 
     def _failed(self, variant: int, taken: list[list[Any]], error: Exception) -> None:
         name = cases.signature(TARGET, error)
