@@ -18,6 +18,7 @@ from broker.wire.keyfile import parse_keys
 from clients.curve_keys import Curve, read_curve
 from clients.prompt import SafeHistory
 from tests.canaries import Canaries, Kind
+from tests.e2e.terminal import Terminal
 from tests.hostile.canary_doors import (
     ZmqDoor,
     browse,
@@ -210,6 +211,7 @@ class Course:
         self._show(f"{name}: the command line")
         self._use_the_command_line(life, name)
         self._use_the_chats(life, name)
+        self._use_a_terminal(life, name)
         self._use_a_gateway(life, name)
         os.kill(life.process.process.pid, signal.SIGHUP)
 
@@ -271,6 +273,24 @@ class Course:
         for line in typed:
             history.append_string(line)
         self.evidence.add("history of the chats", "\n".join(history.get_strings()))
+
+    def _use_a_terminal(self, life: Life, name: str) -> None:
+        """The chat of a person: what stands on the screen, and what is left at home."""
+        body = self._secret(f"typed at a terminal, {name}", Kind.BODY)
+        curve = ("--curve", life.curve) if life.curve else ()
+        terminal = Terminal(self._env, "--broker", life.zmq, *curve)
+        try:
+            terminal.read_until("Command")
+            terminal.type("login siti\r")
+            terminal.read_until("Password:")
+            terminal.type(f"{self._people['siti']}\r")
+            terminal.read_until("logged in")
+            terminal.type(f"chat budi {body}\r")
+            terminal.read_until("message sent")
+            terminal.leave("quit\r")
+        finally:
+            terminal.close()
+            self.evidence.add("commands' output", terminal.seen)
 
     def _use_a_gateway(self, life: Life, name: str) -> None:
         place = "gateway's log and output"
