@@ -1,16 +1,15 @@
-"""``kotak admin``: its options, and the two ways to a broker: its folder, or the network."""
+"""``kotak admin``: its options."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from broker.cli.parsing import Subparsers
+from broker.cli.reaching import add_connection, opened
 from broker.cli.settings import FOLDER_SETTINGS, add_settings, load_settings
-from broker.exits import Exit, ExitError
 
 _ADMIN: Final = """\
 Administer a broker: on its machine through its data folder (--data), as the user that it runs as;
@@ -44,7 +43,7 @@ def add_admin(commands: Subparsers) -> None:
 
     def command(word: str, text: str, more: str = "") -> argparse.ArgumentParser:
         added = sub.add_parser(word, help=text.rstrip("."), description=more or text)
-        _add_connection(added)
+        add_connection(added)
         added.set_defaults(run=_admin)
         return added
 
@@ -83,86 +82,13 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
-def _add_connection(parser: argparse.ArgumentParser) -> None:
-    """Add how the broker is reached: its folder, or the options of the clients' commands."""
-    # Not those of `clients.cli`: the libraries behind it would be loaded for each --help.
-    remote = parser.add_argument_group("over the network")
-    for option, form, text in (
-        ("--broker", "tcp://HOST:PORT", "the broker's ZeroMQ door; without it, its data folder"),
-        ("--session", "FILE", "where the login is kept (default: as kotak login)"),
-        ("--curve", "KEY|FILE", "encrypt the way there, as kotak login (default: as the session)"),
-    ):
-        remote.add_argument(option, metavar=form, default=argparse.SUPPRESS, help=text)
-    add_settings(parser, FOLDER_SETTINGS)
-
-
 def _admin(args: argparse.Namespace) -> int:
     from broker import admin
-    from broker.wire.errors import WireError
 
     run: Callable[[Any, argparse.Namespace], int] = getattr(admin, args.admin_command)
-    try:
-        with _opened(args) as opened:
-            return run(opened, args)
-    except WireError as error:
-        raise _ended(error) from None
-
-
-@contextmanager
-def _opened(args: argparse.Namespace) -> Iterator[Any]:
-    """Open the way to the broker. Errors: `ExitError`."""
-    if hasattr(args, "broker"):
-        with _open_remote(args) as remote:
-            yield remote
-        return
-    from broker import server
-
-    config = load_settings(args).config
-    with server.open_admin(config, create=False) as opened:
-        if not opened.running and args.admin_command in _OF_A_BROKER:
-            raise ExitError(
-                Exit.UNREACHABLE,
-                f"no broker runs on {config.data}: start it, or give its folder with --data",
-            )
-        yield opened
-
-
-@contextmanager
-def _open_remote(args: argparse.Namespace) -> Iterator[Any]:
-    if args.data is not None:
-        raise ExitError(
-            Exit.USAGE, "give one of --broker, for the network, and --data, for this machine"
-        )
-    from broker import server
-    from clients import Client
-    from clients.cli import explain
-    from clients.curve_keys import CurveKeyError
-    from clients.invocation import Invocation, UsageError, broker_address
-
-    try:
-        broker_address(args.broker, "--broker")
-        call = Invocation(args, Client)
-    except (UsageError, CurveKeyError) as error:
-        raise ExitError(Exit.USAGE, str(error)) from None
-    try:
-        client: Any
-        with call.open(call.session().token) as client:
-            yield server.OnlineAdmin(client)
-    except Exception as error:
-        outcome = None if isinstance(error, ExitError) else explain(error, call)
-        if outcome is None:
-            raise
-        code, sentence = outcome
-        raise ExitError(next(each for each in Exit if each == code), sentence) from None
-
-
-def _ended(error: Any) -> ExitError:
-    """Return the end of a command that the broker refused, or did not answer."""
-    from clients.errors import ConnectionFailed, RequestTimeout
-
-    if isinstance(error, ConnectionFailed | RequestTimeout):
-        return ExitError(Exit.UNREACHABLE, error.message)
-    return ExitError(Exit.REFUSED, error.message)
+    running = args.admin_command in _OF_A_BROKER
+    with opened(args, create=False, running=running) as administrator:
+        return run(administrator, args)
 
 
 def _restore(args: argparse.Namespace) -> int:

@@ -45,7 +45,7 @@ broker:
   gateway text              run the text door alone, in front of another broker
   keygen FILE               make a key, for the broker or a client, to encrypt with
 
-accounts (on the broker's machine, whether it runs or not):
+accounts (on the broker's machine, or as an administrator with --broker):
   user add NAME             add a user
   user list                 list the users
   user passwd NAME          set a password
@@ -54,7 +54,7 @@ accounts (on the broker's machine, whether it runs or not):
   user role NAME ROLE       let a user administer (admin), watch (observer), or neither (user)
   user key COMMAND          keys that log a user in: add, list, remove
 
-administration (on the broker's machine, or by --broker as an administrator):
+administration (likewise):
   admin status              say how the broker stands
   admin sessions USER       list who is logged in as USER
   admin revoke USER         end a session, or all of them

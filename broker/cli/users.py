@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from broker.cli.parsing import Subparsers
-from broker.cli.settings import FOLDER_SETTINGS, add_settings, load_settings
-from broker.exits import Exit, ExitError
+from broker.cli.reaching import add_connection, opened
 
 
 def add_user(commands: Subparsers) -> None:
@@ -26,7 +25,7 @@ def _add_user_commands(parser: argparse.ArgumentParser) -> None:
         sub = commands.add_parser(word, help=text.partition(".")[0].rstrip(":"), description=text)
         if user:
             sub.add_argument("user", metavar="NAME", help="the user's name")
-        add_settings(sub, FOLDER_SETTINGS)
+        add_connection(sub)
         sub.set_defaults(run=_user)
         return sub
 
@@ -59,7 +58,7 @@ def _add_key_commands(parser: argparse.ArgumentParser) -> None:
             sub.add_argument(
                 "key", metavar="KEY|FILE", help="the public key, or its file (of kotak keygen)"
             )
-        add_settings(sub, FOLDER_SETTINGS)
+        add_connection(sub)
         sub.set_defaults(run=_user)
 
 
@@ -98,8 +97,7 @@ def _add_password_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _user(args: argparse.Namespace) -> int:
-    from broker import admin, server
-    from broker.wire.errors import WireError
+    from broker import admin
 
     run: Callable[[Any, argparse.Namespace], int] = {
         "add": admin.add,
@@ -110,9 +108,5 @@ def _user(args: argparse.Namespace) -> int:
         "key": admin.key,
         "role": admin.role,
     }[args.user_command]
-    try:
-        create = args.user_command in ("add", "import")
-        with server.open_admin(load_settings(args).config, create=create) as opened:
-            return run(opened, args)
-    except WireError as error:
-        raise ExitError(Exit.REFUSED, error.message) from None
+    with opened(args, create=args.user_command in ("add", "import")) as administrator:
+        return run(administrator, args)

@@ -482,6 +482,25 @@ def test_an_administrator_does_the_same_over_the_network_and_an_observer_looks(
     assert said.err.startswith("kotak: not logged in: run kotak login USER --broker tcp://")
 
 
+def test_an_administrator_keeps_accounts_over_the_network_too(
+    doors: Doors,
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["user", "role", "shafwa", "admin", "--data", str(config.data)]) == Exit.OK
+    log_in(doors, "shafwa", monkeypatch, "mks")
+    monkeypatch.setenv("ANAS", "a password")
+    capsys.readouterr()
+    words = ["--broker", doors.zmq]
+    assert cli.main(["user", "add", "ana", "--password-env", "ANAS", *words]) == Exit.OK
+    assert cli.main(["user", "role", "ana", "observer", *words]) == Exit.OK
+    assert cli.main(["user", "list", *words]) == Exit.OK
+    assert "ana\tana\tobserver\n" in capsys.readouterr().out
+    assert cli.main(["user", "add", "ana", "--password-env", "ANAS", *words]) == Exit.REFUSED
+    assert "user_exists" in capsys.readouterr().err
+
+
 def test_over_an_encrypted_door_the_keys_of_the_login_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
