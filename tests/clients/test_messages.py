@@ -118,6 +118,21 @@ def test_the_arguments_reach_the_broker(fake: FakeBroker, client: Client) -> Non
     assert fake.requests("subscribe")[0][2:] == ("t", {"window": 7, "after": 5})
 
 
+@pytest.mark.parametrize("acknowledge", [True, False])
+def test_an_asyncio_reader_says_whether_its_loop_acknowledges(
+    fake: FakeBroker, *, acknowledge: bool
+) -> None:
+    async def main() -> None:
+        async with (
+            AsyncClient(fake.address, token="t", timeout_ms=PATIENT_MS) as client,
+            aclosing(client.messages(acknowledge=acknowledge)) as messages,
+        ):
+            assert [(await anext(messages)).seq for _ in range(2)] == [1, 2]
+
+    _run(main())
+    assert bool(fake.requests("ack")) is acknowledge
+
+
 def test_leaving_the_loop_acknowledges_and_unsubscribes(fake: FakeBroker, client: Client) -> None:
     for message in client.messages():
         if message.seq == 3:

@@ -98,6 +98,19 @@ def test_chats_whose_hold_ends_without_a_connection_go_out_in_order_with_the_nex
     assert bench.ids() == [first.request_id, second.request_id]
 
 
+def test_what_was_refused_and_then_met_no_connection_fails_as_what_it_was_refused_for() -> None:
+    """That is what is known of it: it was not carried out."""
+    bench = Bench(random=0.0, connect=False)
+    chat = bench.chat(timeout_ms=1_000)
+    bench.turn()
+    bench.session.connected(bench.now)
+    bench.turn()
+    bench.error(chat, Code.UNAVAILABLE, retry_after_ms=500)
+    bench.session.lost(bench.now, "gone")
+    bench.turn(1_000)
+    assert isinstance(chat.error, Unavailable)
+
+
 def test_a_pipeline_over_the_rate_is_repeated_from_the_refused_one_on_and_in_order() -> None:
     bench = Bench(random=0.0)
     chats = [bench.chat(str(n)) for n in range(6)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from clients import text_cli
+from clients import text_cli, text_connection
 from clients.text_cli import MAY_BE_SENT, TextChat
 from clients.text_connection import TextConnection, TextDoorError
 from tests.transports.fake_broker import fake_door
@@ -87,6 +88,29 @@ def test_what_is_no_reply_is_named_and_the_next_request_starts_afresh(
 ) -> None:
     with server(replying(*pieces), replying(OK)) as address, TextConnection(*address) as door:
         with pytest.raises(TextDoorError, match=says):
+            door.logout("T")
+        assert door.logout("T")["status"] == "OK"
+
+
+def test_a_connection_that_is_reset_is_told_as_one_that_was_closed() -> None:
+    def reset(connection: socket.socket) -> None:
+        connection.recv(1)  # the rest stays unread: closing resets
+        linger = struct.pack("ii", 1, 0)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    with server(reset, replying(OK)) as address, TextConnection(*address) as door:
+        with pytest.raises(TextDoorError, match="closed the connection"):
+            door.logout("T")
+        assert door.logout("T")["status"] == "OK"
+
+
+def test_a_reply_without_an_end_is_given_up_before_it_fills_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(text_connection, "REPLY_BYTES_MAX", 1_000)
+    endless = replying(b"x" * 100_000)
+    with server(endless, replying(OK)) as address, TextConnection(*address) as door:
+        with pytest.raises(TextDoorError, match="does not end"):
             door.logout("T")
         assert door.logout("T")["status"] == "OK"
 

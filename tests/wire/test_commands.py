@@ -89,6 +89,13 @@ def test_good_arguments_come_back_as_they_were_sent(command: str) -> None:
     assert set(GOOD[command].values()) <= set(parsed)
 
 
+@pytest.mark.parametrize("session", ["0123456789abcde", "0123456789ABCDEF", "0123456789abcdeg", ""])
+def test_a_sessions_number_is_what_the_list_of_them_shows(session: str) -> None:
+    error = refusal("session_revoke", user="ann", session=session)
+    assert error.code is Code.BAD_REQUEST
+    assert "'session'" in error.message
+
+
 @pytest.mark.parametrize("command", list(PARSERS))
 def test_an_unknown_field_is_refused_by_its_name(command: str) -> None:
     error = refusal(command, **GOOD[command], colour="red")
