@@ -4,6 +4,7 @@ A step is a plain value, so that a list of them is a case that can be kept and f
 
     ["turn", ms since the last, [[route, [frame, ...] or nil], ...], run the slow work first?]
     ["lost", route, gone?]   ["full", full?]   ["drain", draining?]   ["tidy", ms since the last]
+    ["fault", how many of the next commits find no room]
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from broker.core.model import (
     Room,
     SessionRecord,
 )
-from broker.core.ports import Store, StoreLimits
+from broker.core.ports import Store, StoreFullError, StoreLimits
 from broker.core.rates import SendLimits
 from broker.core.service import SLOW_REQUESTS_MAX, Arrival, Finished, Job, Service
 from broker.core.sessions import SessionLimits
@@ -43,6 +44,7 @@ from broker.wire.limits import (
     REPLY_BYTES_MAX,
     ROOMS_PER_USER_MAX,
     SUBSCRIPTIONS_PER_USER_MAX,
+    TOKEN_CHARS_MAX,
 )
 from tests.core.fakes import ADMIN, World
 from tests.hostile.fuzz.breach import Breach, require
@@ -151,6 +153,10 @@ class Desk:
                 self.service.lost({route: bool(gone)})
             case ["full", full]:
                 self._full = self.world.store.full = bool(full)
+                self.world.store.commit_faults = []
+            case ["fault", int(times)]:
+                # As many as one turn meets at most: what only reads needs no room.
+                self.world.store.commit_faults = [StoreFullError()] * (1 if self._full else times)
             case ["drain", draining]:
                 self.service.draining = bool(draining)
             case ["tidy", int(ms)]:
@@ -163,27 +169,24 @@ class Desk:
         """Hand in one batch, and check that everything in it is answered."""
         self.world.now_ms += ms
         finished = [Finished(job, _outcome(job)) for job in self._jobs] if work else []
-        owed = _owed(arrivals)
-        for job, _ in finished:
-            owed.setdefault(job.route, Counter())[job.request_id] += 1
+        owed = _owed(arrivals, finished)
+        # A batch that is refused as a whole leaves out what is no request.
+        refused = self._full or bool(self.world.store.commit_faults)
+        least = _owed(arrivals, finished, only_good=True) if refused else owed
         turn = self.service.turn(list(arrivals), finished, self.world.now_ms)
         require(not turn.failed, "the store can be trusted")
         if work:
             self._jobs = []
         self._jobs += turn.jobs
-        for job in turn.jobs:
-            owed.setdefault(job.route, Counter())[job.request_id] -= 1
         self.requests += sum(len(frames or ()) for _, frames in arrivals)
         answered = {route: Counter(_answers(frames)) for route, frames in turn.replies.items()}
+        for job in turn.jobs:
+            answered.setdefault(job.route, Counter())[job.request_id] += 1
         for route in {*owed, *answered}:
-            self._compare(owed.get(route, Counter()), answered.get(route, Counter()))
-
-    def _compare(self, owed: Counter[int | None], answered: Counter[int | None]) -> None:
-        if self._full:  # a batch that had to be refused whole leaves out what cannot be read
-            owed[None] = answered[None] = 0
-        missing, more = owed - answered, answered - owed
-        require(not missing, "every request is answered, or its work is under way")
-        require(not more, "nothing is answered twice, or unasked")
+            mine, theirs = owed.get(route, Counter()), answered.get(route, Counter())
+            missing, more = least.get(route, Counter()) - theirs, theirs - mine
+            require(not missing, "every request is answered, or its work is under way")
+            require(not more, "nothing is answered twice, or unasked")
 
     def tokens(self) -> list[str | None]:
         """Return tokens of sessions that live, and others."""
@@ -280,35 +283,45 @@ def _outcome(job: Job) -> Any:
         return error
 
 
-def _owed(arrivals: Sequence[Arrival]) -> dict[bytes, Counter[int | None]]:
-    """Tell which ids are to be answered, by PROTOCOL.md and not by the broker's own reading."""
+def _owed(
+    arrivals: Sequence[Arrival], finished: Sequence[Finished], *, only_good: bool = False
+) -> dict[bytes, Counter[int | None]]:
+    """Tell which ids are to be answered, by PROTOCOL.md and not by the broker's own reading.
+
+    ``only_good``: those of requests whose parts all have their types.
+    """
     owed: dict[bytes, Counter[int | None]] = {}
+    for job, _ in finished:
+        owed.setdefault(job.route, Counter())[job.request_id] += 1
     for route, frames in arrivals:
         mine = owed.setdefault(route, Counter())
-        if frames is None:
-            mine[None] += 1
-            continue
-        for frame in frames:
-            mine.update(_ids_in(frame, alone=len(frames) == 1))
+        whole = [b""] if frames is None else frames  # too many frames have one answer
+        for frame in whole:
+            ids = _ids_in(frame, alone=len(whole) == 1)
+            mine.update(number for number, good in ids if good or not only_good)
     return owed
 
 
-def _ids_in(frame: bytes, *, alone: bool) -> list[int | None]:
+def _ids_in(frame: bytes, *, alone: bool) -> list[tuple[int | None, bool]]:
     try:
         value = unpack_request(frame)
     except WireError:
-        return [None]
+        return [(None, False)]
     # An extension of no length is decoded, to a tuple of a kind of its own: no request.
     if type(value) is tuple and value and type(value[0]) is tuple:
-        return [_id_of(each) for each in value] if alone else [None]
+        return [_id_of(each) for each in value] if alone else [(None, False)]
     return [_id_of(value)]
 
 
-def _id_of(request: object) -> int | None:
+def _id_of(request: object) -> tuple[int | None, bool]:
+    """Return a request's id, None where it has none, and whether it is a good request."""
     if type(request) is not tuple or len(request) != 4:
-        return None
-    number = request[0]
-    return number if type(number) is int and 0 <= number < 2**64 else None
+        return None, False
+    number, command, token, args = request
+    if type(number) is not int or not 0 <= number < 2**64:
+        return None, False
+    right = token is None or (type(token) is str and len(token) <= TOKEN_CHARS_MAX)
+    return number, right and type(command) is str and type(args) is dict
 
 
 def _answers(frames: Sequence[bytes]) -> Iterator[int | None]:

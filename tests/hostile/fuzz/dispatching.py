@@ -77,8 +77,10 @@ class Steps:
             return ["tidy", rng.randrange(2_000)]
         if kind < 0.985:
             return ["lost", rng.choice(ROUTES), rng.random() < 0.5]
-        if kind < 0.995:
+        if kind < 0.99:
             return ["full", rng.random() < 0.4]
+        if kind < 0.997:
+            return ["fault", rng.randrange(1, 3)]
         return ["drain", rng.random() < 0.3]
 
     def learn(self, step: list[Any]) -> None:
