@@ -16,8 +16,8 @@ from broker.admin.printing import at_work, counted, note, plain, size
 from broker.exits import Exit
 from broker.wire.errors import Code, WireError
 
-#: A large store on a slow disk takes minutes.
-BACKUP_TIMEOUT_MS: Final = 3_600_000
+#: A large store on a slow disk takes minutes; a broker that has gone is not waited for without end.
+BACKUP_TIMEOUT_MS: Final = 900_000
 
 
 def backup(admin: Admin, args: Namespace) -> int:
@@ -25,7 +25,7 @@ def backup(admin: Admin, args: Namespace) -> int:
     # Always by a name: where the answer is lost and the request repeated, it is one backup.
     name = args.name or time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     try:
-        with at_work("backing up: the broker goes on meanwhile"):
+        with at_work("backing up; the broker goes on meanwhile (Ctrl-C does not end it)"):
             taken = admin.request("broker_backup", {"name": name}, timeout_ms=BACKUP_TIMEOUT_MS)
     except WireError as error:
         if error.code == Code.CONFLICT and args.name is None:

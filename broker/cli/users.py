@@ -67,7 +67,7 @@ _ROLE: Final = """\
 Say what a user may do:
 
   user       read, and write to others: what everybody may who has just been added
-  admin      that, and everything that kotak user and kotak admin do, from any machine
+  admin      that, and what kotak user and kotak admin do, from any machine
   observer   read its own mailbox, and how the broker stands; write to nobody
 
 It counts from the user's next command on."""
