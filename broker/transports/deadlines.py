@@ -9,8 +9,8 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
 
-#: What is over and dealt with before the loop turns to others: 2 ms of hanging up.
-AT_ONCE_MAX: Final = 16
+#: What is over and dealt with before the loop turns to others: 1 ms of hanging up.
+AT_ONCE_MAX: Final = 8
 
 
 class Deadlines(Generic[T]):

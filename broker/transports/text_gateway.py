@@ -22,7 +22,7 @@ from broker.wire.limits import LINE_INBOX_MESSAGES_MAX
 #: Taken from a socket at once, and so the most that waits behind a line that is being answered.
 RECEIVE_BYTES_MAX: Final = 16_384
 #: Connections taken in before the loop turns to those that are there.
-ACCEPTED_AT_ONCE_MAX: Final = 16
+ACCEPTED_AT_ONCE_MAX: Final = 8
 #: Connections that wait to be taken in: the clients of a whole course come in the same second.
 BACKLOG_CONNECTIONS: Final = 1_024
 #: Pages of `user_on` in one reply (a page has 1000 names): bounds what one line may cost.

@@ -17,14 +17,14 @@ from typing import Final, NamedTuple
 
 import zmq
 
-#: A slot is 20 ms: few wake-ups, and few connections at once.
-_SLOTS_A_SECOND: Final = 50
+#: A slot is 10 ms: few wake-ups, and few connections at once.
+_SLOTS_A_SECOND: Final = 100
 _SLOT_S: Final = 1 / _SLOTS_A_SECOND
 #: Loopback addresses that the connections come from: the ports of one would not be enough.
 _SOURCES: Final = [f"127.0.0.{number}" for number in range(2, 10)]
 _IP_BIND_ADDRESS_NO_PORT: Final = 24  # ip(7); Python has no name for it
 #: Connections that one process opens in a slot: 2 000 a second, twice what is cut off.
-_OPENED_A_SLOT_MAX: Final = 40
+_OPENED_A_SLOT_MAX: Final = 20
 #: What a connection in the making, or one that has just been cut, says of a byte too many.
 _NOT_NOW: Final = (errno.EAGAIN, errno.ENOTCONN, errno.EINPROGRESS)
 
