@@ -23,7 +23,7 @@ class Arcs:
     """A set of arcs that grows; ``watch`` traces, ``len`` counts."""
 
     def __init__(self, watched: Sequence[str] = WATCHED) -> None:
-        self._prefixes = tuple(str(_BROKER / each) for each in watched)
+        self.prefixes = tuple(str(_BROKER / each) for each in watched)
         self._seen: set[tuple[int, int, int]] = set()
         #: A number for each function that is ours, 0 for the others.
         self._numbers: dict[CodeType, int] = {}
@@ -45,7 +45,7 @@ class Arcs:
         code = frame.f_code
         function = self._numbers.get(code)
         if function is None:
-            ours = code.co_filename.startswith(self._prefixes)
+            ours = code.co_filename.startswith(self.prefixes)
             function = self._numbers[code] = len(self._numbers) + 1 if ours else 0
         if not function:
             return None

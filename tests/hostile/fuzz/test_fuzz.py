@@ -150,7 +150,7 @@ def test_a_parser_that_raises_something_else_is_found_and_its_input_shortened(
     nothing_kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(fields: dict[str, Any]) -> Any:
-        return chr(fields["seq"])  # a KeyError, a TypeError, an OverflowError
+        return ()[fields["seq"]]  # a KeyError, a TypeError, an IndexError
 
     monkeypatch.setitem(PARSERS, "ack", broken)
     target = parsers.TARGETS[0]
@@ -162,7 +162,7 @@ def test_a_parser_that_raises_something_else_is_found_and_its_input_shortened(
         (nothing_kept / "request").iterdir(), key=lambda path: path.stat().st_size
     )
     assert shortest.stat().st_size < 100, "what does not matter is gone"
-    with pytest.raises((KeyError, TypeError, ValueError, OverflowError)):
+    with pytest.raises((LookupError, TypeError)):
         target.check(shortest.read_bytes())
 
 
