@@ -185,6 +185,16 @@ def test_prove_runs_from_any_folder_with_its_words_untouched(
     assert ended.stdout == f"{tmp_path} --only rot --json a b\n"
 
 
+def test_hostile_runs_from_any_folder_with_its_words_untouched(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    package = checkout.root / "tests/hostile"
+    package.mkdir(parents=True)
+    (package / "__main__.py").write_text("import os, sys; print(os.getcwd(), *sys.argv[1:])\n")
+    ended = checkout.run("scripts/hostile", "crowd", "--seconds", "a b", cwd=tmp_path)
+    assert ended.stdout == f"{tmp_path} crowd --seconds a b\n"
+
+
 def test_test_installs_the_dev_extra_and_leaves_slow_tests_out(checkout: Checkout) -> None:
     ended = checkout.run("scripts/test", "-k", "a or b")
     assert ended.stdout == "pytest -m not slow -k a or b\n"

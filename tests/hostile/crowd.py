@@ -39,6 +39,8 @@ _FILES_SPARE: Final = 300
 #: So long may a crowd take to come in, and a process to end.
 _PATIENCE_S: Final = 90.0
 _KIB: Final = 1_024
+#: A change of memory in a second that is none.
+_SETTLED_MIB: Final = 0.2
 
 
 class Wish(NamedTuple):
@@ -135,11 +137,11 @@ def run(wish: Wish, console: Console | None = None) -> Outcome:
         memory: dict[str, float] = {}
         crowd: list[Connection] = []
         for kind, live, address, count in _crowd(wish, broker):
-            had = broker.memory_mib()
+            had = _settled_mib(broker)
             target = _open_files(broker) + count
             crowd.append(crew.start(live, address, count))
             _wait_for(broker, partial(operator.le, target - count // 50))
-            memory[kind] = (broker.memory_mib() - had) * _KIB * _KIB / count
+            memory[kind] = (_settled_mib(broker) - had) * _KIB * _KIB / count
         crowded = _measure(person, broker, wish.seconds, console, "with the crowd")
         connected = _open_files(broker) - empty
         accounts = [_answer(orders) for orders in crowd]
@@ -208,6 +210,15 @@ def _wait_for(broker: Serving, enough: Callable[[int], bool]) -> None:
         if time.monotonic() > deadline:
             raise CrowdError(f"the crowd does not come in, or does not leave: {files} are open")
         time.sleep(0.05)
+
+
+def _settled_mib(broker: Serving) -> float:
+    """Return the broker's memory once a second has changed it by next to nothing."""
+    deadline, last = time.monotonic() + _PATIENCE_S, 0.0
+    while abs((now := broker.memory_mib()) - last) > _SETTLED_MIB and time.monotonic() < deadline:
+        last = now
+        time.sleep(1)
+    return now
 
 
 def _open_files(broker: Serving) -> int:
