@@ -9,6 +9,7 @@ import pytest
 
 from broker.core.handlers import Deferred
 from broker.core.service import Arrival, Finished, Job, Turn
+from broker.core.slow import Ticket
 from broker.workers import WorkerPool
 
 WAIT_S = 10
@@ -101,7 +102,7 @@ class FakeService:
                 if work is None:
                     replies.append(frame)
                 else:
-                    jobs.append(Job(route, 1, Deferred(work, lambda *_: {})))
+                    jobs.append(Job(route, 1, Deferred(work, lambda *_: {}), Ticket("", None)))
         return Turn({b"peer": replies} if replies else {}, jobs, failed=self.fail)
 
 
