@@ -62,7 +62,7 @@ REGISTRATIONS_MAX: Final = 100
 REGISTRATION_REFILL_MS: Final = 10_000
 #: When to ask again where only the outcome of other attempts can tell, in milliseconds.
 UNDER_WAY_MS: Final = 100
-#: Entries of each table; the one unused for longest goes first. 25 to 40 MB where it is full, and
+#: Entries of each table; the one unused for longest goes first. Some 25 MB where it is full, and
 #: filling it with failures takes a thousand addresses.
 ENTRIES_MAX: Final = 100_000
 
