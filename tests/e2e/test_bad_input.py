@@ -258,7 +258,22 @@ GOOD: dict[str, dict[str, Any]] = {
     "key_add": {"user": "afif", "key": "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"},
     "key_list": {"user": "afif"},
     "key_remove": {"user": "afif", "key": "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"},
+    "block": {"user": "afif"},
+    "unblock": {"user": "afif"},
+    "blocks": {},
+    "user_role": {"user": "afif", "role": "admin"},
+    "session_list": {"user": "afif"},
+    "session_revoke": {"user": "afif", "session": "0" * 16},
+    "session_revoke_all": {"user": "afif"},
+    "mailbox_depth": {"user": "afif"},
+    "mailbox_list": {"after": CANARY},
+    "broker_status": {},
+    "broker_drain": {"on": True},
+    "broker_reload": {},
+    "broker_backup": {"name": CANARY},
 }
+#: How the commands begin that a user may not give; `user_on` is no such one.
+ADMINISTRATION = ("user_", "key_", "session_", "mailbox_", "broker_")
 OPTIONAL = {"client", "limit", "after", "before", "of", "name", "window"}
 WRONG_TYPES: tuple[Any, ...] = (None, True, 1.5, b"bytes", [], {}, [CANARY])
 
@@ -290,7 +305,7 @@ def test_spoilt_arguments_are_refused_and_nothing_is_carried_out(
         token = None if command in ("hello", "login", "register") else honest.client.token
         code = peer.refusal(peer.request(command, token, **args))
         allowed = {Code.BAD_REQUEST, Code.TOO_LARGE}
-        if command.startswith(("user_", "key_")) and command != "user_on":
+        if command.startswith(ADMINISTRATION) and command != "user_on":
             allowed = {Code.FORBIDDEN}
         if command == "register":
             allowed.add(Code.FORBIDDEN)
