@@ -384,6 +384,8 @@ def _from_file(path: Path) -> _Layer:
         raise ConfigError(f"{path} is not UTF-8 text: a configuration is a TOML file") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists in lists
+        raise ConfigError(f"{path} is no configuration: it holds what no setting can be") from None
     for name in found:
         if name not in SETTINGS:
             raise ConfigError(f"{path}: there is no setting {_shown(name)}{_suggest(name)}")

@@ -6,10 +6,20 @@ import base64
 import json
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from tests.canaries import Canaries, Kind
+
+
+def _base64_behind(before: int, text: str) -> bytes:
+    return base64.b64encode(b"x" * before + text.encode() + b"yz")
+
+
+def _urlsafe_behind(before: int, text: str) -> bytes:
+    return base64.urlsafe_b64encode(b"\xff" * before + text.encode())
+
 
 SPELLINGS: dict[str, Callable[[str], bytes]] = {
     "plain": str.encode,
@@ -22,16 +32,9 @@ SPELLINGS: dict[str, Callable[[str], bytes]] = {
     "utf-16": lambda text: text.encode("utf-16-be"),
     "the first half": lambda text: text[:20].encode(),
     "the second half": lambda text: text[15:].encode(),
+    **{f"base64, {before} bytes in": partial(_base64_behind, before) for before in range(3)},
     **{
-        f"base64, {before} bytes in": lambda text, before=before: base64.b64encode(
-            b"x" * before + text.encode() + b"yz"
-        )
-        for before in range(3)
-    },
-    **{
-        f"urlsafe base64, {before} bytes in": lambda text, before=before: base64.urlsafe_b64encode(
-            b"\xff" * before + text.encode()
-        )
+        f"urlsafe base64, {before} bytes in": partial(_urlsafe_behind, before)
         for before in range(3)
     },
 }

@@ -323,7 +323,7 @@ class Service:
             try:
                 requests, together = decode_requests(frame)
             except BadRequest as error:
-                replies.append((None, error))
+                replies.append((None, error.bare()))
                 continue
             if together and len(frames) > 1:
                 replies.append((None, too_many_frames()))
@@ -353,9 +353,9 @@ class Service:
                     jobs.append(Job(ctx.route, request_id, result, ticket))
                     continue
             except BadRequest as error:
-                request_id, result = error.request_id, error
+                request_id, result = error.request_id, error.bare()
             except WireError as error:
-                result = error
+                result = error.bare()
             except (StoreFullError, StoreFailedError):
                 raise
             except Exception as error:  # noqa: BLE001 - a bug in one handler is one bad answer
@@ -421,7 +421,7 @@ class Service:
 
     def _finished(self, ctx: Context, job: Job, outcome: Any) -> Outcome:
         if isinstance(outcome, WireError):
-            return outcome
+            return outcome.bare()
         if isinstance(outcome, Exception):
             return fault(outcome)
         if self._full and job.deferred.stores:
@@ -429,7 +429,7 @@ class Service:
         try:
             return job.deferred.finish(ctx, outcome)
         except WireError as error:
-            return error
+            return error.bare()
         except (StoreFullError, StoreFailedError):
             raise
         except Exception as error:  # noqa: BLE001 - as above

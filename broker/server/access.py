@@ -172,7 +172,7 @@ def _read(path: Path) -> tuple[str, str, Curve | None]:
         found = json.loads(path.read_text())
         curve = found.get("curve")
         return str(found["zmq"]), str(found["token"]), Curve(**curve) if curve else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ExitError(
             Exit.UNREACHABLE,
             f"a broker holds {path.parent}, but {path.name} in it cannot be read: "

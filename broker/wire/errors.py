@@ -6,7 +6,7 @@ Source: docs/PROTOCOL.md, "Errors". Codes are stable; the texts may improve.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 
 class Code(StrEnum):
@@ -50,6 +50,14 @@ class WireError(Exception):
         self.code = code
         self.message = message
         self.retry_after_ms = retry_after_ms
+
+    def bare(self) -> Self:
+        """Let go of the steps that it came through, and return it: for one that is kept.
+
+        They hold it, and the message that it was found in, until a search for cycles comes by.
+        """
+        self.__traceback__ = self.__context__ = None
+        return self
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"

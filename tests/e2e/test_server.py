@@ -300,7 +300,7 @@ def dead_dealers(address: str) -> None:
 
 
 def test_requests_under_way_at_the_end_are_answered(data: Path) -> None:
-    """A login that is being hashed when SIGTERM comes is finished, or refused as `unavailable`."""
+    """A login that is being hashed when SIGTERM comes is finished, or refused for now."""
     with Serving(data, "--demo") as broker, RawPeer(broker.zmq) as peer:
         peer.send([peer.request("login", user="shafwa", password=WORD) for _ in range(8)])
         taken = 'kotak_requests_total{command="login"} 8.0'
@@ -308,7 +308,10 @@ def test_requests_under_way_at_the_end_are_answered(data: Path) -> None:
         assert broker.stop().code == 0
         replies = [peer.reply() for _ in range(8)]
         assert sorted(reply.request_id or 0 for reply in replies) == list(range(1, 9))
-        assert {reply.error.code for reply in replies if reply.error} <= {Code.UNAVAILABLE}
+        assert {reply.error.code for reply in replies if reply.error} <= {
+            Code.UNAVAILABLE,
+            Code.BUSY,  # so many passwords of one user at once
+        }
 
 
 def test_the_disk_fails_and_nothing_is_answered_ok(data: Path) -> None:
@@ -381,7 +384,7 @@ def test_a_store_in_memory_says_so_and_forgets(data: Path) -> None:
         with connect(broker) as client:
             assert client.send("fadly", "hai").durability == "memory"
             token = client.token
-        assert set(contents(data)) == {"admin.json"}
+        assert set(contents(data)) == {"admin.json", "audit.log"}
         broker.stop()
         with (
             broker.again("--store", "memory:") as restarted,

@@ -121,9 +121,6 @@ def test_a_broker_under_fire_serves_the_honest_and_ends_well() -> None:
     assert not tally.dead
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a refused request stays in a cycle with its whole message: not mended yet"
-)
 @pytest.mark.parametrize(
     "frame", [b"\xc1", b"\x90", b"\x94\x01\xa4chat\xc0\x80", b"\x94\x01\xa1x\xc0\x80"]
 )
