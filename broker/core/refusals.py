@@ -6,6 +6,7 @@ import logging
 import traceback
 from typing import Final
 
+from broker.wire.envelope import BadRequest, check_request, decode_requests
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import FRAMES_PER_MESSAGE_MAX
 
@@ -46,3 +47,24 @@ def too_many_frames() -> WireError:
         f"a message may carry {FRAMES_PER_MESSAGE_MAX} requests at most, in a frame each or all in "
         "one frame: none was carried out",
     )
+
+
+def refused(frame: bytes, *, alone: bool, error: WireError) -> list[tuple[int | None, WireError]]:
+    """Answer each request of a frame with one error, and what is no request with its own.
+
+    ``alone``: it is the only frame of its message, so it may carry several requests.
+    """
+    try:
+        requests, together = decode_requests(frame)
+    except BadRequest as bad:
+        return [(None, bad.bare())]
+    if together and not alone:
+        return [(None, too_many_frames())]
+    return [_refused(request, error) for request in requests]
+
+
+def _refused(request: object, error: WireError) -> tuple[int | None, WireError]:
+    try:
+        return check_request(request)[0], error
+    except BadRequest as bad:
+        return bad.request_id, bad.bare()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from broker.core.accounts import Accounts
@@ -39,6 +38,7 @@ from broker.core.rates import SendRates
 from broker.core.refusals import (
     closed,
     fault,
+    refused,
     storage_full,
     too_many_frames,
     unavailable,
@@ -467,16 +467,9 @@ class Service:
             answers.setdefault(job.route, []).append((job.request_id, error))
         for route, frames in arrivals:
             replies = answers.setdefault(route, [])
-            for frame in frames or ():
-                replies += [(request_id, error) for request_id in _ids_in(frame)]
+            if frames is None:
+                replies.append((None, too_many_frames()))
+                continue
+            for frame in frames:
+                replies += refused(frame, alone=len(frames) == 1, error=error)
         return answers
-
-
-def _ids_in(frame: bytes) -> list[int]:
-    """Return the ids of a frame's requests; who sent a bad one is told so when it comes again."""
-    ids: list[int] = []
-    with suppress(BadRequest):
-        for request in decode_requests(frame)[0]:
-            with suppress(BadRequest):
-                ids.append(check_request(request)[0])
-    return ids

@@ -44,7 +44,6 @@ from broker.wire.limits import (
     REPLY_BYTES_MAX,
     ROOMS_PER_USER_MAX,
     SUBSCRIPTIONS_PER_USER_MAX,
-    TOKEN_CHARS_MAX,
 )
 from tests.core.fakes import ADMIN, World
 from tests.hostile.fuzz.breach import Breach, require
@@ -170,9 +169,6 @@ class Desk:
         self.world.now_ms += ms
         finished = [Finished(job, _outcome(job)) for job in self._jobs] if work else []
         owed = _owed(arrivals, finished)
-        # A batch that is refused as a whole leaves out what is no request.
-        refused = self._full or bool(self.world.store.commit_faults)
-        least = _owed(arrivals, finished, only_good=True) if refused else owed
         turn = self.service.turn(list(arrivals), finished, self.world.now_ms)
         require(not turn.failed, "the store can be trusted")
         if work:
@@ -184,7 +180,7 @@ class Desk:
             answered.setdefault(job.route, Counter())[job.request_id] += 1
         for route in {*owed, *answered}:
             mine, theirs = owed.get(route, Counter()), answered.get(route, Counter())
-            missing, more = least.get(route, Counter()) - theirs, theirs - mine
+            missing, more = mine - theirs, theirs - mine
             require(not missing, "every request is answered, or its work is under way")
             require(not more, "nothing is answered twice, or unasked")
 
@@ -284,12 +280,9 @@ def _outcome(job: Job) -> Any:
 
 
 def _owed(
-    arrivals: Sequence[Arrival], finished: Sequence[Finished], *, only_good: bool = False
+    arrivals: Sequence[Arrival], finished: Sequence[Finished]
 ) -> dict[bytes, Counter[int | None]]:
-    """Tell which ids are to be answered, by PROTOCOL.md and not by the broker's own reading.
-
-    ``only_good``: those of requests whose parts all have their types.
-    """
+    """Tell which ids are to be answered, by PROTOCOL.md and not by the broker's own reading."""
     owed: dict[bytes, Counter[int | None]] = {}
     for job, _ in finished:
         owed.setdefault(job.route, Counter())[job.request_id] += 1
@@ -297,31 +290,27 @@ def _owed(
         mine = owed.setdefault(route, Counter())
         whole = [b""] if frames is None else frames  # too many frames have one answer
         for frame in whole:
-            ids = _ids_in(frame, alone=len(whole) == 1)
-            mine.update(number for number, good in ids if good or not only_good)
+            mine.update(_ids_in(frame, alone=len(whole) == 1))
     return owed
 
 
-def _ids_in(frame: bytes, *, alone: bool) -> list[tuple[int | None, bool]]:
+def _ids_in(frame: bytes, *, alone: bool) -> list[int | None]:
     try:
         value = unpack_request(frame)
     except WireError:
-        return [(None, False)]
+        return [None]
     # An extension of no length is decoded, to a tuple of a kind of its own: no request.
     if type(value) is tuple and value and type(value[0]) is tuple:
-        return [_id_of(each) for each in value] if alone else [(None, False)]
+        return [_id_of(each) for each in value] if alone else [None]
     return [_id_of(value)]
 
 
-def _id_of(request: object) -> tuple[int | None, bool]:
-    """Return a request's id, None where it has none, and whether it is a good request."""
+def _id_of(request: object) -> int | None:
+    """Return a request's id, None where it has none."""
     if type(request) is not tuple or len(request) != 4:
-        return None, False
-    number, command, token, args = request
-    if type(number) is not int or not 0 <= number < 2**64:
-        return None, False
-    right = token is None or (type(token) is str and len(token) <= TOKEN_CHARS_MAX)
-    return number, right and type(command) is str and type(args) is dict
+        return None
+    number = request[0]
+    return number if type(number) is int and 0 <= number < 2**64 else None
 
 
 def _answers(frames: Sequence[bytes]) -> Iterator[int | None]:
