@@ -32,7 +32,7 @@ def test_no_request_of_a_batch_that_was_not_committed_is_answered_ok(world: Worl
     world.store.commit_faults = [StoreFailedError("SQLITE_IOERR: disk I/O error")]
     chats = [world.frame("chat", ann, to="ann", text="hi", id=f"m{n}") for n in (1, 2)]
     replies = world.batch(chats[0], world.frame("ping"), chats[1], b"unreadable")
-    assert codes(replies) == [Code.UNAVAILABLE] * 3
+    assert codes(replies) == [Code.UNAVAILABLE] * 3 + [Code.BAD_REQUEST]
     assert all(reply.error and reply.error.retry_after_ms == RETRY_AFTER_MS for reply in replies)
     assert world.failed, "the broker must stop: no OK can be trusted any more"
 
@@ -144,7 +144,10 @@ def test_where_even_the_rest_finds_no_room_everything_is_refused(world: World) -
     ann = world.user("ann")
     world.store.commit_faults = [StoreFullError(), StoreFullError()]
     replies = world.turn((b"a", [world.frame("ack", ann, seq=1)]), (b"b", None))
-    assert {route: codes(each) for route, each in replies.items()} == {b"a": [Code.STORAGE_FULL]}
+    assert {route: codes(each) for route, each in replies.items()} == {
+        b"a": [Code.STORAGE_FULL],
+        b"b": [Code.BAD_REQUEST],  # too many frames: it would be refused on any disk
+    }
     assert not world.failed
 
 

@@ -51,7 +51,9 @@ def main(argv: Sequence[str]) -> int:
         options.json.write_text(as_json(tallies, seed=options.seed) + "\n")
     if all(tally.holds for tally in tallies):
         return 0
-    console.print("What failed is kept in tests/hostile/fuzz/found: mend it, and commit the case.")
+    console.print(
+        "What can be fed again is kept in tests/hostile/fuzz/found: mend it, and commit the case."
+    )
     return 1
 
 

@@ -174,17 +174,18 @@ async def _until(done: Callable[[], bool]) -> None:
 def owed(stream: bytes, *, ends: bool) -> int:
     """Count the replies that a stream is owed: a line one, but an empty one none."""
     *lines, rest = stream.split(b"\n")
-    lines_owed = sum(1 for line in lines if _speaks(line.removesuffix(b"\r")))
+    lines_owed = sum(1 for line in lines if _speaks(line))
     if len(rest) > LINE_BYTES_MAX:
-        return (
-            lines_owed + 1 + ends
-        )  # refused as soon as it is too long; then it did not end either
+        # Refused as soon as it is too long; then it did not end either.
+        return lines_owed + 1 + ends
     return lines_owed + (1 if rest and ends else 0)
 
 
 def _speaks(line: bytes) -> bool:
     try:
-        return text.parse_line(line) is not None
+        if len(line) > LINE_BYTES_MAX:  # with its CR
+            return True
+        return text.parse_line(line.removesuffix(b"\r")) is not None
     except WireError:
         return True
 

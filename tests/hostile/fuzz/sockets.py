@@ -307,7 +307,7 @@ def besiege(seed: str, wanted: int, *, seconds_max: float, told: Callable[[int],
             _besiege(siege, tally, wanted, began + seconds_max, told)
         except Exception as error:  # noqa: BLE001 - whatever it is, it has been found
             sentence = f"sockets {type(error).__name__} ({error})"
-            tally.count(Failure(sentence, f"(seed {seed})", f"{seed} +{tally.inputs}"))
+            tally.count(Failure(sentence, "", f"{seed} +{tally.inputs}"))
     tally.seconds = time.monotonic() - began
     return tally
 

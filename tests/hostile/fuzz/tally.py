@@ -18,7 +18,7 @@ GROWTH_BYTES_MAX: Final = 20 * 1_048_576
 
 @dataclass(slots=True)
 class Failure:
-    """One kind of fault: what it is, the case that shows it, how often it came."""
+    """One kind of fault: what it is, the case that shows it ("" where none can), how often."""
 
     signature: str
     case: str
@@ -99,9 +99,10 @@ def print_table(tallies: Iterable[Tally], console: Console) -> None:
     for each in tallies:
         for failure in each.failures:
             word = "known, not mended" if failure.known else "FAILED"
+            again = f"python -m tests.hostile.fuzz --replay {failure.case}"
             console.print(
                 f"{word}: {failure.signature}, {failure.times} times, seed {failure.seed}\n"
-                f"  python -m tests.hostile.fuzz --replay {failure.case}",
+                f"  {again if failure.case else 'the same seed brings it again'}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,

@@ -22,6 +22,7 @@ from broker.wire.codec import unpack_reply
 from broker.wire.commands import PARSERS
 from broker.wire.envelope import check_request, decode_requests, encode_request, encoder
 from broker.wire.errors import WireError
+from broker.wire.limits import LINE_BYTES_MAX
 from tests.hostile.fuzz import cases, dispatching, door, main, parsers, parsing, sockets
 from tests.hostile.fuzz.arcs import Arcs
 from tests.hostile.fuzz.breach import Breach
@@ -112,6 +113,11 @@ def test_each_line_of_the_text_door_has_one_reply(nothing_kept: Path) -> None:
     tally = door.Knocking("test").run(800, seconds_max=LONG_S, told=_silent)
     assert tally.inputs >= 800
     assert tally.holds, tally.failures
+
+
+def test_a_blank_line_is_owed_nothing_unless_it_is_too_long_with_its_return() -> None:
+    assert door.owed(b" " * (LINE_BYTES_MAX - 1) + b"\r\n", ends=False) == 0
+    assert door.owed(b" " * LINE_BYTES_MAX + b"\r\n", ends=False) == 1
 
 
 def test_a_broker_under_fire_serves_the_honest_and_ends_well() -> None:
