@@ -28,6 +28,14 @@ class BrokerError(Exception):
     """The broker did not start or cannot be reached; the text ends with its last words."""
 
 
+class EndedAtStartError(BrokerError):
+    """It ended by itself before it was ready; ``code`` as `subprocess` tells it."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class Doors(NamedTuple):
     """Where the broker listens; port 0 asks for any."""
 
@@ -94,8 +102,10 @@ class BrokerProcess:
             )
         match = self._ready_line()
         if match is None:
+            code = self._ended()
             self.stop()
-            raise BrokerError(f"the broker did not become ready:\n{self.last_words()}")
+            said = f"the broker did not become ready:\n{self.last_words()}"
+            raise BrokerError(said) if code is None else EndedAtStartError(said, code)
         self.doors = Doors(match["zmq"].decode(), match["text"].decode())
         if self._killed_ns is not None:
             self.restarts.append(Restart(self._killed_ns, time.monotonic_ns()))
@@ -117,6 +127,13 @@ class BrokerProcess:
                     return None
                 said += received
         return match
+
+    def _ended(self) -> int | None:
+        """Return the exit code of a process that has closed its output; None where it lives on."""
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(1)
+        return None
 
     def kill(self) -> None:
         """End it at once, as the kernel would: no drain, no close, no last commit."""

@@ -13,6 +13,7 @@ from broker.stores.sqlite_schema import MIGRATIONS
 from tests.proof.disk.course import Course
 from tests.proof.disk.running import ROOT, live
 from tests.proof.disk.verdict import judge
+from tests.proof.kills import brokers
 from tests.proof.kills.brokers import kill_brokers
 from tests.proof.kills.chain import kill_stores
 from tests.proof.kills.migration import kill_migrations
@@ -32,6 +33,16 @@ def test_a_broker_killed_before_and_after_its_reply_keeps_what_it_answered() -> 
     assert not kills.breaches, "\n".join(kills.breaches)
     assert kills.answered > 10
     assert kills.silent == 2  # somebody was left without an answer each time
+
+
+def test_a_broker_killed_in_the_checkpoint_of_its_start_is_a_life_like_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(brokers, "BROKER", (Point.ANY_TIME, Point.CHECKPOINT))
+    monkeypatch.setattr(brokers, "_RARE", (1, 1))
+    kills = kill_brokers(2, seed=5)
+    assert not kills.breaches, "\n".join(kills.breaches)
+    assert kills.killed[Point.CHECKPOINT.value] == 1
 
 
 def test_a_migration_that_is_killed_leaves_the_one_schema_or_the_other() -> None:
