@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.simulator.disk import disks
 from tests.simulator.report import Summary, as_json, explain, print_table
 from tests.simulator.run import run
+from tests.simulator.shares import results
 
 
 def main() -> int:
@@ -23,7 +25,12 @@ def main() -> int:
     console = Console(stderr=arguments.json)
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     try:
-        summary = _many(seeds, console, seconds_max=arguments.minutes * 60)
+        summary = _many(
+            seeds,
+            console,
+            seconds_max=arguments.minutes * 60,
+            processes=arguments.processes,
+        )
     except KeyboardInterrupt:
         return 130
     if arguments.json:
@@ -43,6 +50,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=60, help="begin no further seed after so long"
     )
+    cores = os.cpu_count() or 1
+    parser.add_argument(
+        "--processes", type=int, default=cores, metavar="N", help="(default: a core each)"
+    )
     parser.add_argument("--seed", type=int, help="run this one only")
     parser.add_argument("--verbose", action="store_true", help="with --seed: print all its events")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -60,7 +71,7 @@ def _one(seed: int, *, verbose: bool) -> int:
     return int(bool(result.breaches))
 
 
-def _many(seeds: Sequence[int], console: Console, *, seconds_max: float) -> Summary:
+def _many(seeds: Sequence[int], console: Console, *, seconds_max: float, processes: int) -> Summary:
     summary = Summary()
     began = time.monotonic()
     columns = (
@@ -71,13 +82,11 @@ def _many(seeds: Sequence[int], console: Console, *, seconds_max: float) -> Summ
         TextColumn("{task.fields[hours]:,.0f} h simulated"),
     )
     shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with shown, disks() as place:
+    with shown:
         bar = shown.add_task("seeds", total=len(seeds), hours=0)
-        for seed in seeds:
-            summary.add(run(seed, place))
+        for result in results(seeds, processes, began + seconds_max):
+            summary.add(result)
             shown.update(bar, advance=1, hours=summary.simulated_hours)
-            if time.monotonic() - began > seconds_max:
-                break
     summary.seconds = time.monotonic() - began
     return summary
 

@@ -66,8 +66,8 @@ PARTS: Final = (
     Command(
         "simulator",
         "tests.simulator",
-        120,
-        {"seeds": Amount(50, 5_000, 50_000), "minutes": Amount(1, 2, 60)},
+        300,
+        {"seeds": Amount(50, 5_000, 50_000), "minutes": Amount(1, 7, 60)},
         seed="--first",
     ),
     Command(
