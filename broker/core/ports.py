@@ -42,6 +42,14 @@ class StoreFailedError(Exception):
     """The batch was rolled back and the engine can no longer be trusted: stop, reopen, recover."""
 
 
+class StoreUnavailableError(Exception):
+    """The engine cannot be reached, or serves nobody for a while; it may come back.
+
+    Of a batch that ended so nobody knows which steps were carried out: all are repeated, and each
+    may be (see `Store.undoes`).
+    """
+
+
 class StoreUnusableError(Exception):
     """The engine could not be opened; the text says why and what to do. Nothing was changed."""
 
@@ -94,8 +102,9 @@ class Store(Directory, Protocol):
 
     Every step but `find` and `find_all` happens inside `batch`; a step concerns one mailbox or one
     record and is atomic; a batch is durable as a whole when it has ended without an exception, and
-    undone as a whole otherwise. Steps refuse with `WireError`; they and the end of a batch raise
-    `StoreFullError` or `StoreFailedError` when the engine gives up.
+    undone as a whole otherwise (but see `undoes`). Steps refuse with `WireError`; they and the end
+    of a batch raise `StoreFullError`, `StoreUnavailableError` or `StoreFailedError` when the engine
+    gives up.
 
     A mailbox belongs to an account or to a room and comes and goes with it. It is read by readers:
     the user, and each of the user's devices (``device``, empty for the user), each with a cursor.
@@ -105,6 +114,16 @@ class Store(Directory, Protocol):
     @property
     def durability(self) -> str:
         """What the end of a batch achieves: ``fsync`` or ``memory``."""
+
+    @property
+    def undoes(self) -> bool:
+        """Whether a batch that ended with an exception is undone.
+
+        Where it is not, steps that were carried out stay. Each may be repeated without effect: the
+        same id, cursor or record again. Sequences are those of one mailbox there, and a receipt's
+        ``seq`` is known, or its refusal raised, when the batch has ended; whoever asks for it
+        before makes the engine find out.
+        """
 
     @property
     def epoch(self) -> Epoch:

@@ -42,6 +42,7 @@ class MemoryStore:
     """
 
     durability = "memory"
+    undoes = True
 
     def __init__(self, limits: StoreLimits = DEFAULT_LIMITS, *, first_seq: int = 1) -> None:
         self.epoch = Epoch(1 + secrets.randbelow(2**53 - 1), Lost(1, first_seq - 1))

@@ -53,6 +53,7 @@ class SqliteStore:
     """One database file. Any thread may call, one at a time (the caller holds the baton)."""
 
     durability = "fsync"
+    undoes = True
 
     def __init__(
         self, path: Path, limits: StoreLimits = DEFAULT_LIMITS, *, check: bool = True

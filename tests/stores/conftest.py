@@ -9,6 +9,7 @@ import pytest
 
 from broker.core.ports import Store
 from broker.stores import sqlite_ballast, sqlite_checkpoint
+from tests.stores import redis_server
 from tests.stores.engines import ENGINES, Engine
 from tests.stores.steps import Reopen
 
@@ -18,6 +19,13 @@ def short_wal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most tests open and close; writing 32 MiB each time is all that they would do."""
     monkeypatch.setattr(sqlite_ballast, "BALLAST_BYTES", 4_096)
     monkeypatch.setattr(sqlite_checkpoint, "WAL_BYTES", 4_096)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stopped_servers() -> Iterator[None]:
+    """What the engines of this run started ends with it."""
+    yield
+    redis_server.stop_shared()
 
 
 @pytest.fixture(params=list(ENGINES))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,9 @@ import pytest
 
 from broker.core.ports import Store, StoreLimits
 from broker.stores.memory import MemoryStore
+from broker.stores.redis import RedisStore
 from broker.stores.sqlite import SqliteStore
+from tests.stores import redis_server
 
 MAILBOX_MESSAGES_MAX = 5
 LIMITS = StoreLimits(mailbox_messages_max=MAILBOX_MESSAGES_MAX)
@@ -90,10 +93,63 @@ class ReopenedSqliteEngine(SqliteEngine):
     reopens = True
 
 
+_NUMBERS = count(1)
+
+
+class RedisEngine:
+    """One server for all tests; each has a prefix of its own."""
+
+    durable = True
+    reopens = False
+
+    def __init__(self, folder: Path) -> None:
+        if not redis_server.installed():
+            absent("redis-server is not installed: apt-get install redis-server")
+        self._url = f"{self._server_url()}?prefix=test{next(_NUMBERS)}"
+        self._opened: list[Store] = []
+        self._limits = LIMITS
+
+    def _server_url(self) -> str:
+        return redis_server.shared_server().url
+
+    def open(self, limits: StoreLimits = LIMITS) -> Store:
+        self._limits = limits
+        store = RedisStore(self._url, limits)
+        self._opened.append(store)
+        return store
+
+    def reopen(self, store: Store) -> Store:
+        if not self.reopens:
+            return store
+        store.close()
+        self._opened.remove(store)
+        return self.open(self._limits)
+
+    def close(self) -> None:
+        while self._opened:
+            self._opened.pop().close()
+
+
+class ReopenedRedisEngine(RedisEngine):
+    """Another broker wherever a test allows a restart."""
+
+    reopens = True
+
+
+class RedisClusterEngine(RedisEngine):
+    """Three primaries: what is not in one slot is on different servers."""
+
+    def _server_url(self) -> str:
+        return redis_server.shared_cluster().url
+
+
 ENGINES: dict[str, Callable[[Path], Engine]] = {
     "memory": MemoryEngine,
     "sqlite": SqliteEngine,
     "sqlite reopened": ReopenedSqliteEngine,
+    "redis": RedisEngine,
+    "redis reopened": ReopenedRedisEngine,
+    "redis cluster": RedisClusterEngine,
 }
 
 

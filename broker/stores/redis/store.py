@@ -1,0 +1,339 @@
+"""The store in Redis or Valkey, one server or a cluster: for any number of brokers at once.
+
+Every step is one script in the slot of one mailbox, and may be repeated. Nothing is kept in this
+process but what is on its way.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final, cast
+
+from broker.core.mailbox import fitting
+from broker.core.mailboxes import conflict, full, no_such_room, no_such_user
+from broker.core.model import (
+    Account,
+    Depth,
+    Epoch,
+    History,
+    Lost,
+    Membership,
+    Message,
+    Page,
+    Receipt,
+    Room,
+)
+from broker.core.ports import DEFAULT_LIMITS, Key, R, Record, StoreLimits
+from broker.stores.redis.keys import Keys
+from broker.stores.redis.link import Call, Link, script
+from broker.stores.redis.messages import messages
+from broker.stores.redis.receipts import Promised
+from broker.stores.redis.records import Records
+from broker.stores.redis.rooms import Purged, Rooms
+from broker.stores.redis.sent import Sent
+from broker.stores.redis.server import check_server
+from broker.stores.redis.url import parse_url
+from broker.stores.redis.walk import Expiry, Walk
+from broker.wire.commands import INBOX, SENT
+from broker.wire.errors import WireError
+from broker.wire.limits import DEVICES_PER_USER_MAX, ROOM_MARK
+
+#: Mailboxes that are counted in one round trip.
+_COUNTED: Final = 500
+
+
+class RedisStore:
+    """One caller at a time. Errors of opening: `StoreUnusableError`."""
+
+    undoes = False
+
+    def __init__(self, url: str, limits: StoreLimits = DEFAULT_LIMITS) -> None:
+        where = parse_url(url)
+        self._limits = limits
+        self._link = Link(where)
+        try:
+            self.durability: str = check_server(self._link, where)
+            self._keys = Keys(where.prefix)
+            self.epoch = self._settle_epoch()
+        except BaseException:
+            self._link.close()
+            raise
+        self._records = Records(self._link, self._keys)
+        self._rooms = Rooms(self._link, self._keys)
+        self._sent = Sent(self._link, self._keys)
+        self._expiry = Expiry(self._link, self._keys, limits)
+        self._walk = Walk(self._link, self._keys, self._records, self._expiry, limits)
+
+    def _settle_epoch(self) -> Epoch:
+        """Return the number that all brokers of this store give, made by the first of them."""
+        made = f"{1 + secrets.randbelow(2**53 - 1)} {time.time_ns() // 1_000}"
+        _, kept = self._link.ask([("SET", self._keys.epoch, made, "NX"), ("GET", self._keys.epoch)])
+        number, begun_us = kept.split()
+        return Epoch(int(number), Lost(1, int(begun_us)))
+
+    # --- batches -----------------------------------------------------------------------------
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        self._sent.tell()  # of the batch before
+        try:
+            yield
+            self._link.flush()
+        finally:
+            self._link.drop()
+
+    # --- messages ----------------------------------------------------------------------------
+
+    def append(
+        self,
+        to: str,
+        sender: str,
+        message_id: str,
+        text: str,
+        now_ms: int,
+        *,
+        ttl_ms: int | None = None,
+        refusal: WireError | None = None,
+    ) -> Receipt:
+        limits, room = self._limits, to.startswith(ROOM_MARK)
+        expires_ms = "" if ttl_ms is None else now_ms + ttl_ms
+        receipt = Promised(self._link.flush)
+        self._link.tell(
+            script(
+                "append",
+                self._keys.place(to),
+                sender,
+                message_id,
+                text,
+                now_ms,
+                limits.mailbox_messages_max,
+                limits.mailbox_bytes_max,
+                limits.dedup.ids_max,
+                limits.dedup.window_ms,
+                expires_ms,
+                "" if refusal is None else "1",
+                "1" if room else "",
+            ),
+            partial(self._appended, receipt, to, sender, refusal),
+        )
+        if expires_ms:
+            self._expiry.schedule(to, expires_ms)
+        return receipt
+
+    def _appended(
+        self, receipt: Promised, to: str, sender: str, refusal: WireError | None, reply: Any
+    ) -> None:
+        if isinstance(reply, int):
+            receipt.seq = reply
+            self._sent.note(sender, to, reply)
+        else:
+            receipt.refused = _refusal(reply, refusal, room=to.startswith(ROOM_MARK))
+
+    def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
+        whole = True
+        while True:
+            reply, rooms = self._with_rooms(
+                user,
+                partial(self._reading, user, device, after, limit, bytes_max),
+            )
+            cursor, delivered, last, purged, rows, cut, pointers = reply
+            waiting = messages(rows, user)
+            if pointers:
+                found, stale = self._rooms.resolve(user, pointers)
+                if stale and whole:
+                    whole = False
+                    continue  # once more: some pointers led nowhere, and are dropped
+                waiting = sorted(waiting + found)
+            break
+        taken = fitting(waiting[:limit], bytes_max)
+        if taken and pointers:
+            give = script("give", self._keys.place(user), device, taken[-1].seq)
+            self._link.tell(give)
+        more = bool(cut) or len(waiting) > len(taken)
+        return Page(taken, more, cursor, delivered, last, _lost(cursor, purged, rooms))
+
+    def _reading(
+        self, user: str, device: str, after: int, limit: int, bytes_max: int, pulled: str
+    ) -> Call:
+        return script(
+            "read",
+            self._keys.place(user),
+            device,
+            after,
+            limit,
+            bytes_max,
+            DEVICES_PER_USER_MAX,
+            pulled,
+        )
+
+    def acknowledge(self, user: str, device: str, seq: int) -> int:
+        place, pulled = self._keys.place(user), ""
+        while True:
+            (cursor, more), rooms = self._with_rooms(
+                user,
+                lambda looked: script(
+                    "acknowledge", place, device, seq, DEVICES_PER_USER_MAX, looked
+                ),
+                pulled,
+            )
+            if not more:
+                return int(cursor)
+            pulled = "1"
+
+    def _with_rooms(
+        self, user: str, call: Callable[[str], Call], pulled: str = ""
+    ) -> tuple[Any, list[Purged]]:
+        """Make a call on a user's mailbox, and again when its rooms had to be pulled first.
+
+        Errors: ``no_such_user``.
+        """
+        rooms: list[Purged] = []
+        reply = self._link.one(call(pulled))
+        if reply != b"absent" and reply[0] == b"pull":
+            rooms = self._rooms.pull(user, reply[1])
+            reply = self._link.one(call("1"))
+        if reply == b"absent":
+            raise no_such_user()
+        return reply, rooms
+
+    def history(
+        self,
+        user: str,
+        of: str,
+        *,
+        before: int | None,
+        after: int | None,
+        limit: int,
+        bytes_max: int,
+    ) -> History:
+        if of == SENT:
+            self._link.flush()  # whose answers say what was sent
+            self._sent.tell()
+            return self._sent.history(
+                user, before=before, after=after, limit=limit, bytes_max=bytes_max
+            )
+        low = 0 if of == INBOX else self._low(user, of)
+        if of == INBOX:
+            rooms = self._link.one(("HGETALL", self._keys.of(user, "rooms")))
+            if rooms:
+                self._rooms.pull(user, rooms)
+        forward = after is not None
+        name = user if of == INBOX else of
+        reply = self._link.one(
+            script(
+                "page",
+                self._keys.place(name),
+                max(low, after or 0),
+                "" if forward or before is None else before,
+                limit,
+                bytes_max,
+                "" if forward else "1",
+            )
+        )
+        if reply == b"absent":
+            raise no_such_user() if of == INBOX else no_such_room()
+        rows, cut, pointers = reply
+        kept = messages(rows, name)
+        if pointers:
+            kept += self._rooms.resolve(user, pointers)[0]
+        kept.sort(reverse=not forward)
+        found = fitting(kept[:limit], bytes_max)
+        more = bool(cut) or len(kept) > len(found)
+        return History(found if forward else found[::-1], None, more)
+
+    def _low(self, user: str, room: str) -> int:
+        """Return above what a member may read in a room. Errors: ``no_such_room``."""
+        seat = self._rooms.seats(user).get(room)
+        record = self._records.find(Room, room)
+        if seat is None or not seat.joined or record is None:
+            raise no_such_room()
+        return 0 if record.history else seat.since
+
+    def depth(self, user: str | None = None) -> Depth:
+        if user is None:
+            names = [each.decode() for each in self._records.names("users")]
+        else:
+            names = [user]
+        found: list[Sequence[Any]] = []
+        for start in range(0, len(names), _COUNTED):
+            part = names[start : start + _COUNTED]
+            calls = [("HMGET", self._keys.of(name, "meta"), "born", "n", "b") for name in part]
+            found += [each for each in self._link.ask(calls) if each[0] is not None]
+        if user is not None and not found:
+            raise no_such_user()
+        counts = [(int(n or 0), int(size or 0)) for _, n, size in found]
+        return Depth(len(found), sum(n for n, _ in counts), sum(size for _, size in counts))
+
+    def expire(self, now_ms: int) -> list[Message]:
+        return self._expiry.expire(now_ms)
+
+    # --- the directory -----------------------------------------------------------------------
+
+    def find(self, kind: type[R], key: Key) -> R | None:
+        if kind is Membership:
+            room, user = cast("tuple[str, str]", key)
+            return cast("R | None", self._rooms.find(room, user))
+        return self._records.find(kind, key)
+
+    def find_all(self, kind: type[R], *, of: str = "", after: str = "", limit: int = 0) -> list[R]:
+        if kind is not Membership:
+            return self._records.find_all(kind, of=of, after=after, limit=limit)
+        if of.startswith(ROOM_MARK):
+            return cast("list[R]", self._rooms.of_room(of, after, limit))
+        if of:
+            return cast("list[R]", self._rooms.of_user(of)[: limit or None])
+        rooms = [each.decode() for each in self._records.names("rooms")]
+        found = [each for room in rooms for each in self._rooms.of_room(room, "", 0)]
+        return cast("list[R]", found[: limit or None])
+
+    def put(self, record: Record) -> None:
+        if isinstance(record, Membership):
+            self._rooms.put(record)
+        else:
+            self._records.put(record)
+
+    def remove(self, kind: type[R], key: Key) -> None:
+        if kind is Membership:
+            room, user = cast("tuple[str, str]", key)
+            self._rooms.remove(room, user)
+            return
+        if kind in (Account, Room):
+            name = str(key)
+            self._rooms.remove_all(name)
+            self._link.tell(("UNLINK", *self._keys.mailbox(name)))
+        self._records.remove(kind, key)
+
+    # --- keeping house -----------------------------------------------------------------------
+
+    def tidy(self, now_ms: int) -> bool:
+        return self._walk.step(now_ms)
+
+    def close(self) -> None:
+        """Write down what was noted of the last batch, if the server is there, and hang up."""
+        try:
+            self._sent.tell()
+            self._link.flush()
+        except Exception:  # noqa: BLE001, S110 - best effort: no promise rests on it
+            pass
+        self._link.close()
+
+
+def _refusal(reply: Any, refusal: WireError | None, *, room: bool) -> WireError:
+    if reply == b"conflict":
+        return conflict()
+    if reply == b"full":
+        return full(room=room)
+    if reply == b"refused" and refusal is not None:
+        return refusal
+    return no_such_room() if room else no_such_user()
+
+
+def _lost(cursor: int, purged: int, rooms: Sequence[Purged]) -> Lost | None:
+    gone = [room.seq for room in rooms if max(cursor, room.since) < room.seq]
+    if cursor < purged:
+        gone.append(purged)
+    return Lost(cursor + 1, max(gone)) if gone else None
