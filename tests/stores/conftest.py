@@ -43,3 +43,10 @@ def store(engine: Engine) -> Store:
 @pytest.fixture
 def reopen(engine: Engine) -> Reopen:
     return engine.reopen
+
+
+@pytest.fixture
+def ids_over_all(engine: Engine) -> None:
+    """For tests of ids that are known whatever happens to the mailbox that they were used for."""
+    if engine.ids_per_mailbox:
+        pytest.skip("ids are remembered in the recipient's mailbox, in its slot, and go with it")

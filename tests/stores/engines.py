@@ -31,6 +31,13 @@ class Engine(Protocol):
     durable: bool
     #: Is a store that was reopened another object?
     reopens: bool
+    #: Are ids remembered by recipient, and go with its mailbox? Then one sender's id is another
+    #: message's at another recipient. Else they are remembered by sender, over all mailboxes.
+    ids_per_mailbox: bool
+    #: Does what was given to a reader outlive the store object?
+    remembers_given: bool
+    #: Is all walked along as one log when it is tidied, or one mailbox beside the other?
+    one_log: bool
 
     def open(self, limits: StoreLimits = LIMITS) -> Store: ...
 
@@ -44,6 +51,9 @@ class MemoryEngine:
 
     durable = False
     reopens = False
+    ids_per_mailbox = False
+    remembers_given = False
+    one_log = True
 
     def __init__(self, folder: Path) -> None:
         pass
@@ -63,6 +73,9 @@ class SqliteEngine:
 
     durable = True
     reopens = False
+    ids_per_mailbox = False
+    remembers_given = False
+    one_log = True
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "kotak.db"
@@ -101,6 +114,9 @@ class RedisEngine:
 
     durable = True
     reopens = False
+    ids_per_mailbox = True
+    remembers_given = True
+    one_log = False
 
     def __init__(self, folder: Path) -> None:
         if not redis_server.installed():
@@ -151,6 +167,9 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "redis reopened": ReopenedRedisEngine,
     "redis cluster": RedisClusterEngine,
 }
+
+#: Those whose batches are undone: any history of steps and failures is tried over them.
+UNDOING = [name for name in ENGINES if not name.startswith("redis")]
 
 
 def absent(why: str) -> None:

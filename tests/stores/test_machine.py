@@ -30,7 +30,7 @@ from broker.core.model import Account, Membership, Message, Room, SessionRecord
 from broker.core.ports import StoreLimits
 from broker.stores import AnyStore
 from broker.wire.errors import WireError
-from tests.stores.engines import ENGINES, Engine
+from tests.stores.engines import ENGINES, UNDOING, Engine
 from tests.stores.reference import DEVICES_MAX, Reference, Refused, Row
 
 USERS = ["ann", "bob", "eve"]
@@ -305,7 +305,7 @@ def run(monkeypatch: pytest.MonkeyPatch, name: str, *, examples: int, steps: int
     run_state_machine_as_test(machine, settings=limits)
 
 
-@pytest.mark.parametrize("name", list(ENGINES))
+@pytest.mark.parametrize("name", UNDOING)
 def test_any_history_is_told_as_the_model_tells_it(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -314,7 +314,7 @@ def test_any_history_is_told_as_the_model_tells_it(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
-@pytest.mark.parametrize("name", list(ENGINES))
+@pytest.mark.parametrize("name", UNDOING)
 def test_many_long_histories_are_told_as_the_model_tells_them(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -1,14 +1,18 @@
 """Where things are kept: the names of all keys, and which of them lie in one slot.
 
-All keys of a user, and all of a room, share a hash tag: one slot of a cluster, so that one script is
-one atomic step. What goes over all users is split into `SHARDS`, so that no key grows without end.
-The keys of a mailbox are listed, with types and expiries, at the head of each script.
+All keys of a user, and all of a room, share a hash tag: one slot of a cluster, so that one script
+is one atomic step. What goes over all users is split into `SHARDS`, so that no key grows without
+end. The keys of a mailbox are listed, with types and expiries, at the head of each script.
 
-Fields of a mailbox's ``:meta``: ``born``; ``last`` sequence; ``n`` messages and ``b`` bytes that count
-against the limits (unread ones, or all that a room keeps), ``rb`` bytes read and kept; ``f`` the
-furthest cursor; ``given`` the highest sequence given to anybody; ``purged`` the highest deleted before
-everybody had read it; ``w`` when the ids' generation began; ``c:DEVICE`` and ``d:DEVICE`` what a
-reader has acknowledged and was given, ``c:`` and ``d:`` those of the user.
+Fields of a mailbox's ``:meta``: ``born``; ``last`` sequence; ``n`` messages and ``b`` bytes that
+count against the limits (unread ones, or all that a room keeps), ``rb`` bytes read and kept; ``f``
+the furthest cursor; ``given`` the highest sequence given to anybody; ``purged`` the highest deleted
+before everybody had read it; ``w`` when the ids' generation began; ``c:DEVICE`` and ``d:DEVICE``
+what a reader has acknowledged and was given, ``c:`` and ``d:`` those of the user.
+
+``:box`` is a sorted set, not a stream: a stream's first node takes 4 KiB. A message of 100 bytes
+takes, alone in its mailbox, 1 120 bytes here and 4 350 in a stream; among ten 350 and 435; among a
+thousand 254 and 201 (Redis 7.0.15).
 """
 
 from __future__ import annotations

@@ -49,6 +49,8 @@ _SCRIPTS: Final = {
 _DIGESTS: Final = {
     name: hashlib.sha1(text, usedforsecurity=False).hexdigest() for name, text in _SCRIPTS.items()
 }
+#: All that the client raises; those of a cluster have a tree of their own.
+ERRORS: Final = (RedisError, RedisClusterException, OSError)
 #: What a server says, by first word, that is not able to serve for a while.
 _PASSES: Final = ("NOREPLICAS", "MASTERDOWN", "MISCONF", "BUSY", "CLUSTERDOWN", "LOADING", "UNKILL")
 
@@ -66,7 +68,7 @@ class Link:
         self._told: list[tuple[Call, OnReply | None]] = []
         try:
             self._load_scripts()
-        except (RedisError, OSError) as error:
+        except ERRORS as error:
             self.close()
             raise StoreUnusableError(
                 f"no Redis answers at {url.hosts[0][0]}:{url.hosts[0][1]} ({_told_of(error)}):"
@@ -125,7 +127,7 @@ class Link:
                 again = self._pipelined([calls[at] for at in missing])
                 for at, reply in zip(missing, again, strict=True):
                     replies[at] = reply
-        except (RedisError, OSError) as error:
+        except ERRORS as error:
             raise judged(error) from error
         for reply in replies:
             if isinstance(reply, Exception):
@@ -163,7 +165,7 @@ def _connect(url: RedisUrl) -> redis.Redis | RedisCluster:
     try:
         nodes = [ClusterNode(host, port) for host, port in url.hosts]
         return RedisCluster(startup_nodes=nodes, **options)
-    except (RedisError, OSError) as error:
+    except ERRORS as error:
         raise StoreUnusableError(
             f"no Redis Cluster answers at {url.hosts[0][0]}:{url.hosts[0][1]}"
             f" ({_told_of(error)}): start it, or correct the addresses"

@@ -3,8 +3,8 @@
 Each record is a string of JSON at a key of its own. What is listed is found by indexes:
 
 * ``INDEX:users``, ``INDEX:rooms``, ``INDEX:keys``, ``INDEX:blocks``: zsets of scores 0, so in order
-  of name; of blocks the users who have any. ``INDEX:sessions``: a zset in order of opening. No expiry.
-* ``USER:sessions``, ``USER:keys``, ``USER:blocks``: zsets of the digests, keys and senders of one user.
+  of name; of blocks the users who have any. ``INDEX:sessions``: a zset in order of opening.
+* ``USER:sessions``, ``USER:keys``, ``USER:blocks``: zsets of what one user has.
 
 An index is written before what it leads to, and may name what is gone. A session's key expires a
 day after the session, for those that nobody ends; all other keys do not expire.
@@ -43,7 +43,7 @@ class Records:
         if kind is Block:
             user, sender = cast("tuple[str, str]", key)
             there = self._link.one(("ZSCORE", self._keys.of(user, "blocks"), sender))
-            return None if there is None else cast("R", Block(user, sender))
+            return None if there is None else Block(user, sender)
         name = _name(key)
         calls: list[Call] = [("GET", self._key(kind, name))]
         if kind is Room:
@@ -112,7 +112,7 @@ class Records:
 
     def find_all(self, kind: type[R], *, of: str, after: str, limit: int) -> list[R]:
         if kind is Block:
-            return cast("list[R]", self._blocks(of)[: limit or None])
+            return self._blocks(of)[: limit or None]
         if of:
             index = "sessions" if kind is SessionRecord else "keys"
             names = self._link.one(("ZRANGE", self._keys.of(of, index), 0, -1))

@@ -140,6 +140,8 @@ class Rooms:
 
         ``pointers`` are members of ``:pulled`` with their scores.
         """
+        if not pointers:
+            return [], False
         wanted: defaultdict[str, list[tuple[int, int, bytes]]] = defaultdict(list)
         for pointer, score in zip(pointers[::2], pointers[1::2], strict=True):
             room, _, seq = pointer.decode().rpartition(" ")

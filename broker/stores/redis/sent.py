@@ -2,8 +2,8 @@
 
 Written behind the appends, in the sender's slot: with the next round trip, so at no price, and at
 the latest a turn later. It is a list for people to look back; no promise rests on it. What it leads
-to lies in the recipients' mailboxes, and what they no longer have falls out of the list when somebody
-looks.
+to lies in the recipients' mailboxes, and what they no longer have falls out of the list when
+somebody looks.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ class Sent:
     def note(self, sender: str, to: str, seq: int) -> None:
         """Remember an append, to be written down with what comes next."""
         self._noted[sender] += (to, seq)
+
+    def forget(self, sender: str) -> None:
+        """Write nothing down of an account that is removed."""
+        self._noted.pop(sender, None)
 
     def tell(self) -> None:
         """Have written down what was noted."""

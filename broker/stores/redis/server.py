@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from broker.core.ports import StoreUnusableError
-from broker.stores.redis.link import Link
+from broker.stores.redis.link import ERRORS, Link
 from broker.stores.redis.url import RedisUrl
 
 _VERSION_MIN = (7, 0)
@@ -24,7 +24,7 @@ def check_server(link: Link, url: RedisUrl) -> str:
     try:
         infos = link.everywhere("INFO")
         settings = [_settings(link, index, info) for index, info in enumerate(infos)]
-    except (RedisError, OSError) as error:
+    except ERRORS as error:
         raise StoreUnusableError(f"Redis does not tell its settings ({error})") from error
     for info in infos:
         _check_version(str(info.get("redis_version", "0")))

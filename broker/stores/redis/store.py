@@ -100,7 +100,7 @@ class RedisStore:
         refusal: WireError | None = None,
     ) -> Receipt:
         limits, room = self._limits, to.startswith(ROOM_MARK)
-        expires_ms = "" if ttl_ms is None else now_ms + ttl_ms
+        expires_ms = None if ttl_ms is None else now_ms + ttl_ms
         receipt = Promised(self._link.flush)
         self._link.tell(
             script(
@@ -114,13 +114,13 @@ class RedisStore:
                 limits.mailbox_bytes_max,
                 limits.dedup.ids_max,
                 limits.dedup.window_ms,
-                expires_ms,
+                "" if expires_ms is None else expires_ms,
                 "" if refusal is None else "1",
                 "1" if room else "",
             ),
             partial(self._appended, receipt, to, sender, refusal),
         )
-        if expires_ms:
+        if expires_ms is not None:
             self._expiry.schedule(to, expires_ms)
         return receipt
 
@@ -134,65 +134,37 @@ class RedisStore:
             receipt.refused = _refusal(reply, refusal, room=to.startswith(ROOM_MARK))
 
     def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
-        whole = True
-        while True:
-            reply, rooms = self._with_rooms(
-                user,
-                partial(self._reading, user, device, after, limit, bytes_max),
-            )
-            cursor, delivered, last, purged, rows, cut, pointers = reply
-            waiting = messages(rows, user)
-            if pointers:
-                found, stale = self._rooms.resolve(user, pointers)
-                if stale and whole:
-                    whole = False
-                    continue  # once more: some pointers led nowhere, and are dropped
-                waiting = sorted(waiting + found)
-            break
+        place = self._keys.place(user)
+        args = (device, after, limit, bytes_max, DEVICES_PER_USER_MAX)
+        reading = partial(script, "read", place, *args)
+        reply, rooms = self._with_rooms(user, reading)
+        found, stale = self._rooms.resolve(user, reply[6])
+        if stale:  # some pointers led nowhere and are dropped: once more, for a whole page
+            reply, rooms = self._with_rooms(user, reading)
+            found, _ = self._rooms.resolve(user, reply[6])
+        cursor, delivered, last, purged, rows, cut, _ = reply
+        waiting = sorted(messages(rows, user) + found) if found else messages(rows, user)
         taken = fitting(waiting[:limit], bytes_max)
-        if taken and pointers:
-            give = script("give", self._keys.place(user), device, taken[-1].seq)
-            self._link.tell(give)
+        if taken and reply[6]:
+            self._link.tell(script("give", place, device, taken[-1].seq))
         more = bool(cut) or len(waiting) > len(taken)
         return Page(taken, more, cursor, delivered, last, _lost(cursor, purged, rooms))
 
-    def _reading(
-        self, user: str, device: str, after: int, limit: int, bytes_max: int, pulled: str
-    ) -> Call:
-        return script(
-            "read",
-            self._keys.place(user),
-            device,
-            after,
-            limit,
-            bytes_max,
-            DEVICES_PER_USER_MAX,
-            pulled,
-        )
-
     def acknowledge(self, user: str, device: str, seq: int) -> int:
-        place, pulled = self._keys.place(user), ""
-        while True:
-            (cursor, more), rooms = self._with_rooms(
-                user,
-                lambda looked: script(
-                    "acknowledge", place, device, seq, DEVICES_PER_USER_MAX, looked
-                ),
-                pulled,
-            )
-            if not more:
-                return int(cursor)
-            pulled = "1"
+        place = self._keys.place(user)
+        acknowledging = partial(script, "acknowledge", place, device, seq, DEVICES_PER_USER_MAX)
+        (cursor, more), _ = self._with_rooms(user, acknowledging)
+        while more:  # a step counts a thousand messages
+            cursor, more = self._link.one(acknowledging("1"))
+        return int(cursor)
 
-    def _with_rooms(
-        self, user: str, call: Callable[[str], Call], pulled: str = ""
-    ) -> tuple[Any, list[Purged]]:
+    def _with_rooms(self, user: str, call: Callable[[str], Call]) -> tuple[Any, list[Purged]]:
         """Make a call on a user's mailbox, and again when its rooms had to be pulled first.
 
         Errors: ``no_such_user``.
         """
         rooms: list[Purged] = []
-        reply = self._link.one(call(pulled))
+        reply = self._link.one(call(""))
         if reply != b"absent" and reply[0] == b"pull":
             rooms = self._rooms.pull(user, reply[1])
             reply = self._link.one(call("1"))
@@ -216,34 +188,28 @@ class RedisStore:
             return self._sent.history(
                 user, before=before, after=after, limit=limit, bytes_max=bytes_max
             )
-        low = 0 if of == INBOX else self._low(user, of)
         if of == INBOX:
-            rooms = self._link.one(("HGETALL", self._keys.of(user, "rooms")))
-            if rooms:
-                self._rooms.pull(user, rooms)
+            self._pull(user)
+            name, low = user, 0
+        else:
+            name, low = of, self._low(user, of)
         forward = after is not None
-        name = user if of == INBOX else of
-        reply = self._link.one(
-            script(
-                "page",
-                self._keys.place(name),
-                max(low, after or 0),
-                "" if forward or before is None else before,
-                limit,
-                bytes_max,
-                "" if forward else "1",
-            )
-        )
+        bounds = (max(low, after or 0), "" if forward or before is None else before)
+        page = ("page", self._keys.place(name), *bounds, limit, bytes_max)
+        reply = self._link.one(script(*page, "" if forward else "1"))
         if reply == b"absent":
             raise no_such_user() if of == INBOX else no_such_room()
         rows, cut, pointers = reply
-        kept = messages(rows, name)
-        if pointers:
-            kept += self._rooms.resolve(user, pointers)[0]
+        kept = messages(rows, name) + self._rooms.resolve(user, pointers)[0]
         kept.sort(reverse=not forward)
         found = fitting(kept[:limit], bytes_max)
         more = bool(cut) or len(kept) > len(found)
         return History(found if forward else found[::-1], None, more)
+
+    def _pull(self, user: str) -> None:
+        rooms = self._link.one(("HGETALL", self._keys.of(user, "rooms")))
+        if rooms:
+            self._rooms.pull(user, rooms)
 
     def _low(self, user: str, room: str) -> int:
         """Return above what a member may read in a room. Errors: ``no_such_room``."""
@@ -254,10 +220,8 @@ class RedisStore:
         return 0 if record.history else seat.since
 
     def depth(self, user: str | None = None) -> Depth:
-        if user is None:
-            names = [each.decode() for each in self._records.names("users")]
-        else:
-            names = [user]
+        everybody = self._records.names("users") if user is None else [user.encode()]
+        names = [each.decode() for each in everybody]
         found: list[Sequence[Any]] = []
         for start in range(0, len(names), _COUNTED):
             part = names[start : start + _COUNTED]
@@ -276,19 +240,19 @@ class RedisStore:
     def find(self, kind: type[R], key: Key) -> R | None:
         if kind is Membership:
             room, user = cast("tuple[str, str]", key)
-            return cast("R | None", self._rooms.find(room, user))
+            return self._rooms.find(room, user)
         return self._records.find(kind, key)
 
     def find_all(self, kind: type[R], *, of: str = "", after: str = "", limit: int = 0) -> list[R]:
         if kind is not Membership:
             return self._records.find_all(kind, of=of, after=after, limit=limit)
         if of.startswith(ROOM_MARK):
-            return cast("list[R]", self._rooms.of_room(of, after, limit))
+            return self._rooms.of_room(of, after, limit)
         if of:
-            return cast("list[R]", self._rooms.of_user(of)[: limit or None])
+            return self._rooms.of_user(of)[: limit or None]
         rooms = [each.decode() for each in self._records.names("rooms")]
         found = [each for room in rooms for each in self._rooms.of_room(room, "", 0)]
-        return cast("list[R]", found[: limit or None])
+        return found[: limit or None]
 
     def put(self, record: Record) -> None:
         if isinstance(record, Membership):
@@ -302,8 +266,10 @@ class RedisStore:
             self._rooms.remove(room, user)
             return
         if kind in (Account, Room):
-            name = str(key)
+            name: str = str(key)
             self._rooms.remove_all(name)
+            self._link.flush()
+            self._sent.forget(name)
             self._link.tell(("UNLINK", *self._keys.mailbox(name)))
         self._records.remove(kind, key)
 

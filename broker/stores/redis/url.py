@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl, urlsplit
-
-import re
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from broker.core.ports import StoreUnusableError
 
@@ -69,13 +68,17 @@ def parse_url(url: str) -> RedisUrl:
         hosts=hosts,
         cluster=cluster,
         tls=tls,
-        username=parts.username or None,
-        password=parts.password or None,
+        username=_unquoted(parts.username),
+        password=_unquoted(parts.password),
         prefix=prefix,
         replicas=_number(options, "replicas", 0, 0, 100),
         allow_memory=_flag(options, "allow_memory"),
         timeout_ms=_number(options, "timeout_ms", 5_000, 100, 600_000),
     )
+
+
+def _unquoted(text: str | None) -> str | None:
+    return unquote(text) if text else None
 
 
 def _hosts(parts: SplitResult) -> tuple[tuple[str, int], ...]:

@@ -103,7 +103,7 @@ class Walk:
 
     def step(self, now_ms: int) -> bool:
         """Delete a few messages; tell whether the walk goes on."""
-        while not self._waiting and self._ahead:
+        while len(self._waiting) < _STEP_MAILBOXES and self._ahead:
             self._turn_page()
         waiting, self._waiting = self._waiting, deque()
         calls = [self._tidy(name, came_to, now_ms) for name, came_to in waiting]

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Move a reader's cursor forward, as far as one step may count.
 --
 -- KEYS[1] is the place of a user: see append.lua for :meta and :box (zset, no expiry); besides

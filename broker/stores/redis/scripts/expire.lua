@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Take out what has outlived its time in one mailbox.
 --
 -- KEYS[1] is the place of a user or a room: see append.lua; besides

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Note that a reader was given messages up to a sequence.
 --
 -- KEYS[1] is the place of a user: :meta hash, no expiry.

@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- Return a page of what is kept, read or not, next to one of its bounds.
 --
 -- KEYS[1] is the place of a user or a room: :meta and :box as in append.lua, :pulled as in read.lua.

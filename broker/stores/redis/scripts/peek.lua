@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- Look at a room for one user: who is in it may pull what is above a position.
 --
 -- KEYS[1] is the place of a room: :meta, :box, :joined as in append.lua.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Give messages of rooms their places in a user's mailbox, each once.
 --
 -- KEYS[1] is the place of a user: :meta and :box as in append.lua, :rooms as in seat.lua, :pulled as

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Return what a reader has not acknowledged, and note what it is given.
 --
 -- KEYS[1] is the place of a user: :meta, :box and :rooms as in acknowledge.lua; besides

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Note what a user sent: where to, and under which sequence there.
 --
 -- KEYS[1] is the place of a user: :meta hash, as in append.lua; besides

@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- Tell where messages of one mailbox stand.
 --
 -- KEYS[1] is the place of a user or a room: :meta, :box and :gone as in append.lua.

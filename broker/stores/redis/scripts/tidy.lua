@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Delete some of what is kept no longer in one mailbox.
 --
 -- KEYS[1] is the place of a user or a room: see append.lua and expire.lua.
