@@ -101,6 +101,10 @@ class FaultyStore:
         return self._engine.durability
 
     @property
+    def undoes(self) -> bool:
+        return self._engine.undoes
+
+    @property
     def epoch(self) -> Epoch:
         return self._engine.epoch
 

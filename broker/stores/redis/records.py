@@ -41,18 +41,22 @@ class Records:
 
     def find(self, kind: type[R], key: Key) -> R | None:
         if kind is Block:
-            user, sender = cast("tuple[str, str]", key)
-            there = self._link.one(("ZSCORE", self._keys.of(user, "blocks"), sender))
-            return None if there is None else Block(user, sender)
+            found: Any = self._block(key)
+            return cast("R | None", found)
         name = _name(key)
         calls: list[Call] = [("GET", self._key(kind, name))]
         if kind is Room:
             calls.append(("SCARD", self._keys.of(name, "joined")))
-        found, *members = self._link.ask(calls)
-        record = None if found is None else _record(kind, found)
+        text, *members = self._link.ask(calls)
+        record = None if text is None else _record(kind, text)
         if isinstance(record, Room):
             return replace(record, members=members[0])
         return record
+
+    def _block(self, key: Key) -> Block | None:
+        user, sender = cast("tuple[str, str]", key)
+        there = self._link.one(("ZSCORE", self._keys.of(user, "blocks"), sender))
+        return None if there is None else Block(user, sender)
 
     def put(self, record: Record) -> None:
         keys, tell = self._keys, self._link.tell
@@ -112,7 +116,8 @@ class Records:
 
     def find_all(self, kind: type[R], *, of: str, after: str, limit: int) -> list[R]:
         if kind is Block:
-            return self._blocks(of)[: limit or None]
+            blocks: Any = self._blocks(of)[: limit or None]
+            return cast("list[R]", blocks)
         if of:
             index = "sessions" if kind is SessionRecord else "keys"
             names = self._link.one(("ZRANGE", self._keys.of(of, index), 0, -1))

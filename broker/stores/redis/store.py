@@ -238,21 +238,25 @@ class RedisStore:
     # --- the directory -----------------------------------------------------------------------
 
     def find(self, kind: type[R], key: Key) -> R | None:
-        if kind is Membership:
-            room, user = cast("tuple[str, str]", key)
-            return self._rooms.find(room, user)
-        return self._records.find(kind, key)
+        if kind is not Membership:
+            return self._records.find(kind, key)
+        room, user = cast("tuple[str, str]", key)
+        found: Any = self._rooms.find(room, user)
+        return cast("R | None", found)
 
     def find_all(self, kind: type[R], *, of: str = "", after: str = "", limit: int = 0) -> list[R]:
         if kind is not Membership:
             return self._records.find_all(kind, of=of, after=after, limit=limit)
+        found: Any = self._memberships(of, after, limit)
+        return cast("list[R]", found[: limit or None])
+
+    def _memberships(self, of: str, after: str, limit: int) -> list[Membership]:
         if of.startswith(ROOM_MARK):
             return self._rooms.of_room(of, after, limit)
         if of:
-            return self._rooms.of_user(of)[: limit or None]
+            return self._rooms.of_user(of)
         rooms = [each.decode() for each in self._records.names("rooms")]
-        found = [each for room in rooms for each in self._rooms.of_room(room, "", 0)]
-        return found[: limit or None]
+        return [each for room in rooms for each in self._rooms.of_room(room, "", 0)]
 
     def put(self, record: Record) -> None:
         if isinstance(record, Membership):
@@ -262,16 +266,17 @@ class RedisStore:
 
     def remove(self, kind: type[R], key: Key) -> None:
         if kind is Membership:
-            room, user = cast("tuple[str, str]", key)
-            self._rooms.remove(room, user)
+            self._rooms.remove(*cast("tuple[str, str]", key))
             return
         if kind in (Account, Room):
-            name: str = str(key)
-            self._rooms.remove_all(name)
-            self._link.flush()
-            self._sent.forget(name)
-            self._link.tell(("UNLINK", *self._keys.mailbox(name)))
+            self._remove_mailbox(str(key))
         self._records.remove(kind, key)
+
+    def _remove_mailbox(self, name: str) -> None:
+        self._rooms.remove_all(name)
+        self._link.flush()  # whose answers are noted as sent
+        self._sent.forget(name)
+        self._link.tell(("UNLINK", *self._keys.mailbox(name)))
 
     # --- keeping house -----------------------------------------------------------------------
 
