@@ -82,8 +82,13 @@ class Accounts:
         self._names.pop(user, None)
 
     def forget(self) -> None:
-        """Empty the cache: a batch was rolled back."""
+        """Empty the cache: the store changed behind it, or a batch was rolled back."""
         self._names = dict(_NOT_USERS)
+
+    def forget_user(self, user: str) -> None:
+        """Look a user's name up again: another broker changed the account."""
+        if user not in _NOT_USERS:
+            self._names.pop(user, None)
 
     def stored_hash(self, user: str) -> str:
         """Return the hash to check a login against, a dummy one for an unknown user."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from broker.core.dedup import DedupLimits
 from broker.core.model import (
@@ -18,6 +19,7 @@ from broker.core.model import (
     LoginKey,
     Membership,
     Message,
+    News,
     Page,
     Receipt,
     Room,
@@ -30,6 +32,10 @@ from broker.wire.errors import WireError
 Record = Account | SessionRecord | Room | Membership | LoginKey | Block
 Key = str | bytes | tuple[str, str]
 R = TypeVar("R", Account, SessionRecord, Room, Membership, LoginKey, Block)
+
+#: News of a shared store is late by so much at most, in milliseconds: by then a broker has compared
+#: what it remembers with the store, whatever was lost on the way.
+NEWS_LATE_MS_MAX: Final = 5_000
 
 _DAY_MS = 86_400_000
 
@@ -97,7 +103,40 @@ class Directory(Protocol):
         """Remove a record, if it is there; an account or room takes its mailbox with it."""
 
 
-class Store(Directory, Protocol):
+class Neighbours(Protocol):
+    """What the brokers over one store learn of each other. A broker that is alone learns nothing.
+
+    The store is the truth, and news only says where to look. It may come twice, or of what this
+    broker has done itself; it is late by `NEWS_LATE_MS_MAX` at most and never lost for good.
+    """
+
+    @property
+    def shared(self) -> bool:
+        """Whether other brokers may be using the store.
+
+        Such a store knows itself whom a user has blocked: `append` refuses with ``blocked``.
+        """
+
+    def news(self) -> Sequence[News]:
+        """Return what has come since it was asked last, without waiting."""
+
+    def listen(self, names: Iterable[str]) -> None:
+        """Want news of these mailboxes, users' and rooms', and of no others."""
+
+    def on_news(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called when there is news: from any thread, and more often than not."""
+
+    def hear(self, user: str, now_ms: int) -> None:
+        """Let the others know that a user was heard. A step of a batch, never waited for."""
+
+    def heard(self, users: Collection[str]) -> Mapping[str, int]:
+        """Return when these users were heard last by any broker, in milliseconds.
+
+        Who was not heard for hours is left out. Also outside of a batch.
+        """
+
+
+class Store(Directory, Neighbours, Protocol):
     """Mailboxes, and the directory of who they belong to. One engine, one caller at a time.
 
     Every step but `find` and `find_all` happens inside `batch`; a step concerns one mailbox or one
@@ -150,7 +189,7 @@ class Store(Directory, Protocol):
         With a ``refusal`` nothing is appended: what is not there is refused with it. Atomic:
         duplicate check, limits, append. Errors: ``no_such_user``, ``no_such_room`` (also where the
         sender is not in it), ``mailbox_full``, ``conflict`` (the id was used with another text or
-        recipient, and its copy still exists).
+        recipient, and its copy still exists); ``blocked`` where the store is `shared`.
         """
 
     def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:

@@ -83,13 +83,13 @@ class Replies:
 
     def _encode_one(self, request_id: int | None, outcome: Outcome) -> bytes:
         result = _found_out(outcome)
-        if isinstance(result, Receipt):
-            answer = {"seq": result.seq, "durability": self._durability}
-            return encode_ok(self._encode, request_id, answer)
         if isinstance(result, WireError):
             self.errors[result.code.value] += 1
             return encode_error(self._encode, request_id, result)
         assert request_id is not None
+        if isinstance(result, Receipt):
+            answer = {"seq": result.seq, "durability": self._durability}
+            return encode_ok(self._encode, request_id, answer)
         if isinstance(result, Inbox):
             return encode_ok(self._encode, request_id, self._inbox(result))
         if isinstance(result, History):

@@ -76,7 +76,8 @@ class Rooms:
         notice = hashlib.blake2s(
             f"{now_ms} {name} {user} {by}".encode(), digest_size=16
         ).hexdigest()
-        self._store.append(user, NOTICE_SENDER, notice, text, now_ms)
+        # Its sequence is asked for, so that a refusal comes before the invitation.
+        _ = self._store.append(user, NOTICE_SENDER, notice, text, now_ms).seq
         self._store.put(Membership(name, user, joined=False))
 
     def leave(self, name: str, user: str) -> None:

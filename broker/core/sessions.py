@@ -6,11 +6,12 @@ Source: docs/PROTOCOL.md, "Requests and replies".
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from broker.core.model import Account, SessionRecord
-from broker.core.ports import Directory
+from broker.core.ports import Store
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import SESSION_ID_CHARS
 from broker.wire.roles import Role
@@ -40,6 +41,7 @@ class Session:
     """
 
     __slots__ = (
+        "checked_until_ms",
         "device",
         "digest",
         "expires_ms",
@@ -62,6 +64,8 @@ class Session:
         self.plain = bool(record.user) and not record.key and role != Role.OBSERVER
         self.opened_ms = record.opened_ms
         self.expires_ms = record.expires_ms
+        #: Until then what the store holds need not be looked at, unless there is news of the user.
+        self.checked_until_ms = fresh_until_ms
         #: Until then a command needs neither a check nor a write.
         self.fresh_until_ms = fresh_until_ms
 
@@ -71,16 +75,28 @@ def _digest(token: str) -> bytes:
 
 
 class Sessions:
-    """Open, find and end sessions. What the store holds is the truth; the cache saves a hash."""
+    """Open, find and end sessions. What the store holds is the truth; the cache saves a hash.
+
+    Where the store is shared, the other brokers are told who was heard, once in ``lease_ms``.
+    """
 
     def __init__(
-        self, store: Directory, *, make_token: Callable[[], str], limits: SessionLimits
+        self,
+        store: Store,
+        *,
+        make_token: Callable[[], str],
+        limits: SessionLimits,
+        lease_ms: int = 20_000,
     ) -> None:
         self._store = store
         self._make_token = make_token
         self._limits = limits
         self._touch_ms = limits.idle_ms // _TOUCH_PARTS
+        self._lease_ms = lease_ms
         self._cache: dict[str, Session] = {}
+        #: Where the store is shared: the tokens of the cache by user, and when we told of each.
+        self._tokens: defaultdict[str, set[str]] = defaultdict(set)
+        self._told_ms: dict[str, int] = {}
         #: When each user was heard last, in milliseconds, as far as this process knows.
         self._heard_ms: dict[str, int] = {}
         self._admin: Session | None = None
@@ -104,7 +120,7 @@ class Sessions:
         record = SessionRecord(_digest(token), user, now_ms, expires_ms, device, key)
         self._store.put(record)
         self._heard_ms[user] = now_ms
-        return self._remember(token, record, now_ms)
+        return self._renewed(self._remember(token, record, now_ms), now_ms)
 
     def resolve(self, token: str, now_ms: int) -> Session:
         """Return the session of a token that was just used. Errors: ``unauthorized``."""
@@ -122,7 +138,7 @@ class Sessions:
         the session would end by idleness in the middle of its use.
         """
         session = self._cache.get(token)
-        if session is None or now_ms >= session.fresh_until_ms:
+        if session is None or now_ms >= session.checked_until_ms:
             record = self._store.find(SessionRecord, _digest(token))
             if record is None or record.expires_ms <= now_ms:
                 raise _ended()
@@ -175,6 +191,12 @@ class Sessions:
     def forget(self) -> None:
         """Empty the cache: the store changed behind it, or a batch was rolled back."""
         self._cache.clear()
+        self._tokens.clear()
+
+    def forget_user(self, user: str) -> None:
+        """Look a user's sessions up again, where the store is shared: another changed them."""
+        for token in self._tokens.pop(user, ()):
+            self._cache.pop(token, None)
 
     def online(self, now_ms: int) -> dict[str, int]:
         """Return the users with a live session, in order of login, and when each was heard last.
@@ -204,8 +226,11 @@ class Sessions:
 
     def _remember(self, token: str, record: SessionRecord, now_ms: int) -> Session:
         if len(self._cache) >= CACHE_SESSIONS_MAX:
-            self._cache.clear()
+            self.forget()
             self._heard_ms.clear()
+            self._told_ms.clear()
+        if self._store.shared:
+            self._tokens[record.user].add(token)
         fresh_until_ms = min(now_ms + self._touch_ms, record.expires_ms)
         session = self._cache[token] = self._session(token, record, fresh_until_ms)
         return session
@@ -219,6 +244,9 @@ class Sessions:
         digest = _digest(token)
         if self._admin is not None and digest == self._admin.digest:
             return self._admin
+        known = self._cache.get(token)
+        if known is not None and now_ms < known.checked_until_ms:
+            return self._renewed(known, now_ms)
         self._cache.pop(token, None)
         record = self._store.find(SessionRecord, digest)
         if record is None or record.expires_ms <= now_ms:
@@ -230,7 +258,17 @@ class Sessions:
         if expires_ms - record.expires_ms >= self._touch_ms and not self.sparing:
             record = replace(record, expires_ms=expires_ms)
             self._store.put(record)
-        return self._remember(token, record, now_ms)
+        return self._renewed(self._remember(token, record, now_ms), now_ms)
+
+    def _renewed(self, session: Session, now_ms: int) -> Session:
+        """Let the other brokers know that the user is heard here, and when to do so again."""
+        if self._store.shared:
+            user = session.user
+            if now_ms - self._told_ms.get(user, 0) >= self._lease_ms:
+                self._store.hear(user, now_ms)
+                self._told_ms[user] = now_ms
+            session.fresh_until_ms = min(session.checked_until_ms, now_ms + self._lease_ms)
+        return session
 
 
 def name_of(record: SessionRecord) -> str:

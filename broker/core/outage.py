@@ -1,0 +1,40 @@
+"""Times at which the store cannot be reached: each told in the log once, however often seen."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+log = logging.getLogger("kotak.service")
+
+#: An outage is over when nothing has failed for so long, in milliseconds. Of several servers one
+#: may be gone: then some batches fail and some do not.
+QUIET_MS: Final = 10_000
+
+
+class Outage:
+    """Whether there is one, and since when."""
+
+    def __init__(self) -> None:
+        self._since_ms = 0
+        self._until_ms = 0
+        self.active = False
+
+    def note(self, error: Exception, now_ms: int) -> None:
+        """Note that the store could not be reached, or would not serve."""
+        self._until_ms = now_ms + QUIET_MS
+        if not self.active:
+            self.active, self._since_ms = True, now_ms
+            log.error(
+                "the store is unavailable: callers are told to try again",
+                extra={"fields": {"reason": str(error)}},
+            )
+
+    def pass_by(self, now_ms: int) -> None:
+        """Note that time has passed."""
+        if self.active and now_ms >= self._until_ms:
+            self.active = False
+            lasted_ms = self._until_ms - QUIET_MS - self._since_ms
+            log.warning(
+                "the store is available again", extra={"fields": {"duration_ms": lasted_ms}}
+            )
