@@ -7,17 +7,18 @@ One caller at a time. A call is a tuple, ``("ZRANGE", key, ...)``, or a script b
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, Final
 
-import redis
-from redis.backoff import NoBackoff
-from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import (
+    AskError,
+    AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
     ClusterError,
+    MovedError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -26,7 +27,8 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
-from redis.retry import Retry
+from redis.exceptions import ConnectionError as ConnectionLostError
+from redis.exceptions import TimeoutError as NoAnswerError
 
 from broker.core.ports import (
     StoreFailedError,
@@ -34,13 +36,17 @@ from broker.core.ports import (
     StoreUnavailableError,
     StoreUnusableError,
 )
+from broker.stores.redis.nodes import Call, Node, Nodes, nodes_of
 from broker.stores.redis.url import RedisUrl
 
-Call = tuple[Any, ...]
+__all__ = ["CALLS_MAX", "ERRORS", "Call", "Link", "OnReply", "judged", "script"]
+
 OnReply = Callable[[Any], None]
 
 #: Calls in one pipeline: bounds what is held in memory for a batch, here and at the server.
 CALLS_MAX: Final = 1_000
+#: Times that calls are sent: where to, is found out on the way.
+_ROUNDS_MAX: Final = 4
 _SCRIPTS: Final = {
     path.name.removesuffix(".lua"): path.read_bytes()
     for path in (resources.files(__package__) / "scripts").iterdir()
@@ -51,29 +57,56 @@ _DIGESTS: Final = {
 }
 #: All that the client raises; those of a cluster have a tree of their own.
 ERRORS: Final = (RedisError, RedisClusterException, OSError)
+#: Refusals of a server that belong to its place in the cluster, or to what it was before.
+_PASSING: Final = (ReadOnlyError, ClusterDownError, ClusterError, TryAgainError, AskError)
 #: What a server says, by first word, that is not able to serve for a while.
 _PASSES: Final = ("NOREPLICAS", "MASTERDOWN", "MISCONF", "BUSY", "CLUSTERDOWN", "LOADING", "UNKILL")
+#: What a script says in whose midst the keys of its slot are being moved to another server.
+_IN_MOTION: Final = "non local key"
+#: What is only read: after it nothing needs to be confirmed by replicas.
+_READING: Final = frozenset(
+    {"GET", "EXISTS", "HGET", "HGETALL", "HMGET", "SCARD", "SISMEMBER", "SMISMEMBER"}
+    | {"ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE", "ZSCORE"}
+)
+_READING_SCRIPTS: Final = frozenset(
+    _DIGESTS[name] for name in ("page", "peek", "read", "states", "give")
+)
 
 
 def script(name: str, place: str, *args: object) -> Call:
     """Make the call of a script on one user or room."""
-    return ("EVALSHA", _DIGESTS[name], 1, place, *args)
+    # Two keys, of which the first never exists: while their slot is moved to another server, keys
+    # are there in part, and a step would find half a mailbox. So a cluster answers TRYAGAIN.
+    return ("EVALSHA", _DIGESTS[name], 2, place, f"{place}:meta", *args)
 
 
 class Link:
-    """One client of one server or cluster. What is told is sent with what is asked next."""
+    """One way to one server or cluster. What is told is sent with what is asked next.
+
+    With ``replicas`` a batch counts only once as many have it.
+    """
 
     def __init__(self, url: RedisUrl) -> None:
-        self._client = _connect(url)
+        self._nodes: Nodes = nodes_of(url)
         self._told: list[tuple[Call, OnReply | None]] = []
+        self._confirm: Call | None = None
+        self._replicas = 0
         try:
-            self._load_scripts()
+            self.everywhere("PING")
         except ERRORS as error:
             self.close()
-            raise StoreUnusableError(
-                f"no Redis answers at {url.hosts[0][0]}:{url.hosts[0][1]} ({_told_of(error)}):"
-                " start it, or correct the address"
-            ) from error
+            raise StoreUnusableError(_unreachable(url, error)) from error
+
+    def require_replicas(self, count: int, *, fsync: bool, timeout_ms: int) -> None:
+        """Have each batch confirmed from now on; ``fsync``: on their disks (7.2 and later)."""
+        patience_ms = timeout_ms * 3 // 4  # less than the answer is waited for
+        wait: Call = ("WAITAOF", 1, count, patience_ms) if fsync else ("WAIT", count, patience_ms)
+        self._confirm, self._replicas = wait, count
+
+    @property
+    def losses(self) -> int:
+        """Count the connections that were lost: a server may have come back with less."""
+        return self._nodes.losses
 
     def tell(self, call: Call, on_reply: OnReply | None = None) -> None:
         """Have something done by the end of the batch; ``on_reply`` hears the answer then."""
@@ -108,82 +141,154 @@ class Link:
         """Forget what was told and not yet sent."""
         self._told.clear()
 
-    def everywhere(self, *args: object) -> list[Any]:
-        """Ask every primary server the same. Errors: `RedisError`."""
-        if isinstance(self._client, RedisCluster):
-            nodes = self._client.get_primaries()
-            return [self._client.execute_command(*args, target_nodes=[node]) for node in nodes]
-        return [self._client.execute_command(*args)]
+    def everywhere(self, *call: object) -> list[Any]:
+        """Ask every primary server the same. Errors: `RedisError`, `OSError`."""
+        return [node.ask(*call) for node in self._nodes.primaries()]
 
     def close(self) -> None:
-        self._client.close()
+        self._nodes.close()
 
     def _send(self, calls: list[Call]) -> list[Any]:
         try:
-            replies = self._pipelined(calls)
-            missing = [at for at, each in enumerate(replies) if isinstance(each, NoScriptError)]
-            if missing:  # a server that was started anew, or has become a primary
-                self._load_scripts()
-                again = self._pipelined([calls[at] for at in missing])
-                for at, reply in zip(missing, again, strict=True):
-                    replies[at] = reply
+            replies = self._carried_out(calls)
         except ERRORS as error:
             raise judged(error) from error
         for reply in replies:
             if isinstance(reply, Exception):
+                if isinstance(reply, ReadOnlyError | ClusterDownError):
+                    self._nodes.look_again()  # it has become a replica
                 raise judged(reply) from reply
         return replies
 
-    def _pipelined(self, calls: list[Call]) -> list[Any]:
-        # Not a transaction: each call is a step of its own, on whatever node has its slot.
-        with self._client.pipeline(transaction=False) as pipeline:
-            for call in calls:
-                pipeline.execute_command(*call)
-            replies: list[Any] = pipeline.execute(raise_on_error=False)
+    def _carried_out(self, calls: list[Call]) -> list[Any]:
+        """Send calls to whom they belong, until each has its answer."""
+        replies: list[Any] = [None] * len(calls)
+        left: Sequence[int] = range(len(calls))
+        asking: dict[int, Node] = {}
+        for number in range(_ROUNDS_MAX):
+            try:
+                by_node = self._divided(calls, left, asking)
+                self._round(by_node, calls, replies, asking)
+            except (BusyLoadingError, AuthenticationError):
+                raise
+            except ConnectionLostError:
+                # Once more, since every step may be repeated: the server may have gone and come.
+                self._nodes.look_again()
+                if number:
+                    raise
+                continue
+            except ERRORS:
+                self._nodes.look_again()
+                raise
+            left = self._not_there_yet(by_node, replies, asking)
+            if not left:
+                break
         return replies
 
-    def _load_scripts(self) -> None:
-        for text in _SCRIPTS.values():
-            self.everywhere("SCRIPT LOAD", text)
+    def _divided(
+        self, calls: list[Call], left: Sequence[int], asking: dict[int, Node]
+    ) -> dict[Node, list[int]]:
+        by_node: defaultdict[Node, list[int]] = defaultdict(list)
+        for at in left:
+            by_node[asking.get(at) or self._nodes.of(calls[at])].append(at)
+        return by_node
+
+    def _round(
+        self,
+        by_node: dict[Node, list[int]],
+        calls: list[Call],
+        replies: list[Any],
+        asking: dict[int, Node],
+    ) -> None:
+        """Send to all servers, then hear all."""
+        if any(node.silent for node in by_node):
+            raise NoAnswerError("a server gives no answer")  # before anybody is told anything
+        batches = [self._batch(calls, places, asking) for places in by_node.values()]
+        answers: list[list[Any]] = []
+        try:
+            for node, batch in zip(by_node, batches, strict=True):
+                node.send(batch)
+            for node, batch in zip(by_node, batches, strict=True):
+                answers.append(node.receive(len(batch)))
+        except BaseException:
+            for node in [*by_node][len(answers) :]:
+                node.hang_up()  # answers nobody hears would be taken for the next call's
+            raise
+        for places, batch, heard in zip(by_node.values(), batches, answers, strict=True):
+            if batch[-1] is self._confirm:
+                self._require_confirmed(heard.pop())
+            told = (each for call, each in zip(batch, heard, strict=False) if call is not _ASKING)
+            for at, answer in zip(places, told, strict=True):
+                replies[at] = answer
+
+    def _batch(self, calls: list[Call], places: list[int], asking: dict[int, Node]) -> list[Call]:
+        batch = [calls[at] for at in places]
+        if asking:
+            batch = [each for at in places for each in _asked(calls[at], at in asking)]
+        # On the same connection: after a failover it breaks, and is not answered by another server.
+        if self._confirm is not None and not all(_reads(call) for call in batch):
+            batch.append(self._confirm)
+        return batch
+
+    def _require_confirmed(self, answer: Any) -> None:
+        """Errors: `StoreUnavailableError`, where too few replicas have what was stored."""
+        if isinstance(answer, ResponseError):
+            raise judged(answer)
+        local, reached = answer if isinstance(answer, list) else (1, answer)
+        if local < 1 or reached < self._replicas:
+            raise StoreUnavailableError(f"only {reached} of {self._replicas} replicas confirmed")
+
+    def _not_there_yet(
+        self, by_node: dict[Node, list[int]], replies: list[Any], asking: dict[int, Node]
+    ) -> list[int]:
+        """Return which calls have to be sent again, and see to it that they will be answered."""
+        again: list[int] = []
+        asking.clear()
+        for node, places in by_node.items():
+            lacking = False
+            for at in places:
+                reply = replies[at]
+                if not isinstance(reply, NoScriptError | AskError):
+                    continue
+                again.append(at)
+                lacking = lacking or isinstance(reply, NoScriptError)
+                if isinstance(reply, MovedError):
+                    self._nodes.look_again()
+                elif isinstance(reply, AskError):
+                    asking[at] = self._nodes.moved_to(reply.host, reply.port)
+            if lacking:  # a server that was started anew, or has become a primary
+                for text in _SCRIPTS.values():
+                    node.ask("SCRIPT LOAD", text)
+        again.sort()
+        return again
 
 
-def _connect(url: RedisUrl) -> redis.Redis | RedisCluster:
-    options: dict[str, Any] = {
-        "username": url.username,
-        "password": url.password,
-        "ssl": url.tls,
-        "socket_timeout": url.timeout_ms / 1_000,
-        "socket_connect_timeout": url.timeout_ms / 1_000,
-        "client_name": "kotak",
-        "protocol": 2,  # one shape of answers, whatever the server offers
-        # Once more after a connection broke: every step may be repeated.
-        "retry": Retry(NoBackoff(), 1),
-    }
-    if not url.cluster:
-        host, port = url.hosts[0]
-        return redis.Redis(host, port, **options)
-    try:
-        nodes = [ClusterNode(host, port) for host, port in url.hosts]
-        return RedisCluster(startup_nodes=nodes, **options)
-    except ERRORS as error:
-        raise StoreUnusableError(
-            f"no Redis Cluster answers at {url.hosts[0][0]}:{url.hosts[0][1]}"
-            f" ({_told_of(error)}): start it, or correct the addresses"
-        ) from error
+_ASKING: Final[Call] = ("ASKING",)
+
+
+def _asked(call: Call, asking: bool) -> tuple[Call, ...]:  # noqa: FBT001 - what is in the name
+    return (_ASKING, call) if asking else (call,)
+
+
+def _reads(call: Call) -> bool:
+    return call[0] in _READING or (call[0] == "EVALSHA" and call[1] in _READING_SCRIPTS)
+
+
+def _unreachable(url: RedisUrl, error: Exception) -> str:
+    if isinstance(error, AuthenticationError):
+        return f"Redis at {url.where} does not let us in ({_told_of(error)}): correct the password"
+    if isinstance(error, ClusterDownError) or "cluster support disabled" in str(error):
+        return f"no Redis Cluster serves at {url.where} ({_told_of(error)})"
+    return f"no Redis answers at {url.where} ({_told_of(error)}): start it, or correct the address"
 
 
 def judged(error: Exception) -> Exception:
     """Tell what is full, what passes, and what is a fault. No text of a message gets into it."""
-    if isinstance(error, OutOfMemoryError):
+    text = str(error)
+    if isinstance(error, OutOfMemoryError) or text.startswith("OOM"):
         return StoreFullError("Redis has reached its maxmemory")
-    passing = (BusyLoadingError, ReadOnlyError, ClusterDownError, ClusterError, TryAgainError)
-    if isinstance(error, (*passing, RedisClusterException)):
-        return StoreUnavailableError(_told_of(error))
-    if isinstance(error, ResponseError):
-        text = str(error)
-        if text.startswith("OOM"):
-            return StoreFullError("Redis has reached its maxmemory")
-        if text.startswith(_PASSES):
+    if isinstance(error, ResponseError) and not isinstance(error, _PASSING):
+        if text.startswith(_PASSES) or _IN_MOTION in text:
             return StoreUnavailableError(text.partition(" ")[0])
         return StoreFailedError(f"Redis refused a step: {_told_of(error)}")
     return StoreUnavailableError(_told_of(error))

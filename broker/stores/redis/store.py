@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, cast
 
+from broker.core.alone import Alone
+from broker.core.blocks import blocked_by_recipient
 from broker.core.mailbox import fitting
 from broker.core.mailboxes import conflict, full, no_such_room, no_such_user
 from broker.core.model import (
@@ -46,10 +48,11 @@ from broker.wire.limits import DEVICES_PER_USER_MAX, ROOM_MARK
 _COUNTED: Final = 500
 
 
-class RedisStore:
+class RedisStore(Alone):
     """One caller at a time. Errors of opening: `StoreUnusableError`."""
 
     undoes = False
+    shared = True
 
     def __init__(self, url: str, limits: StoreLimits = DEFAULT_LIMITS) -> None:
         where = parse_url(url)
@@ -298,6 +301,8 @@ def _refusal(reply: Any, refusal: WireError | None, *, room: bool) -> WireError:
         return conflict()
     if reply == b"full":
         return full(room=room)
+    if reply == b"blocked":
+        return blocked_by_recipient()
     if reply == b"refused" and refusal is not None:
         return refusal
     return no_such_room() if room else no_such_user()

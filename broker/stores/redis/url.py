@@ -5,75 +5,101 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from broker.core.ports import StoreUnusableError
 
-#: Scheme to (cluster, TLS).
+Address = tuple[str, int]
+
+#: Scheme to (kind, TLS).
 SCHEMES: Final = {
-    "redis": (False, False),
-    "rediss": (False, True),
-    "redis+cluster": (True, False),
-    "rediss+cluster": (True, True),
+    "redis": ("", False),
+    "rediss": ("", True),
+    "redis+cluster": ("cluster", False),
+    "rediss+cluster": ("cluster", True),
+    "redis+sentinel": ("sentinel", False),
+    "rediss+sentinel": ("sentinel", True),
 }
-_PORT: Final = 6379
+_PORT: Final = 6_379
+_SENTINEL_PORT: Final = 26_379
+_FORM: Final = re.compile(
+    r"(?P<scheme>[a-z+]+)://(?:(?P<user>[^/?#:]*)(?::(?P<password>[^/?#]*))?@)?(?P<hosts>[^/?#@]*)"
+    r"(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?"
+)
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisUrl:
-    """``scheme://[user[:password]@]host[:port][,host[:port]...][?options]``, taken apart.
+    """``scheme://[user[:password]@]host[:port][,host[:port]...][/service][?options]``, taken apart.
 
-    Options: ``prefix`` of all keys (``kotak``); ``replicas``, how many must have confirmed a batch
-    (0); ``allow_memory=yes``: go on with a server that keeps nothing on a disk; ``timeout_ms`` of
-    one answer (5 000).
+    ``service`` is the name that sentinels know the primary by; ``hosts`` are theirs then. Options:
+    ``prefix`` of all keys (``kotak``); ``replicas``, how many must have confirmed a batch (0);
+    ``allow_memory=yes``: go on with a server that keeps nothing on a disk; ``timeout_ms`` of one
+    answer (2 000).
     """
 
-    hosts: tuple[tuple[str, int], ...]
+    hosts: tuple[Address, ...]
     cluster: bool
     tls: bool
+    service: str = ""
     username: str | None = None
     password: str | None = None
     prefix: str = "kotak"
     replicas: int = 0
     allow_memory: bool = False
-    timeout_ms: int = 5_000
+    timeout_ms: int = 2_000
+
+    @property
+    def where(self) -> str:
+        """Which servers, for people; never a password."""
+        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
+        if self.service:
+            return f"{self.service} of the sentinels {hosts}"
+        return f"the cluster {hosts}" if self.cluster else hosts
 
     def __repr__(self) -> str:  # no password in a log
-        return f"RedisUrl({self.hosts[0][0]}:{self.hosts[0][1]}, prefix={self.prefix!r})"
+        return f"RedisUrl({self.where}, prefix={self.prefix!r})"
 
 
 def parse_url(url: str) -> RedisUrl:
     """Take a URL apart. Errors: `StoreUnusableError`, whose text never quotes the password."""
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES:
+    parts = _FORM.fullmatch(url)
+    if parts is None or parts["scheme"] not in SCHEMES:
         raise StoreUnusableError(f"a Redis store begins with one of {', '.join(SCHEMES)}://")
-    if parts.path.strip("/") or parts.fragment:
+    kind, tls = SCHEMES[parts["scheme"]]
+    service = (parts["path"] or "").strip("/")
+    if service and kind != "sentinel":
         raise StoreUnusableError("a Redis store's URL has no path: name a prefix by ?prefix=NAME")
-    cluster, tls = SCHEMES[parts.scheme]
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if kind == "sentinel" and not service:
+        raise StoreUnusableError(
+            "sentinels are asked for a primary by name: end with /NAME, as in their configuration"
+        )
+    options = dict(parse_qsl(parts["query"] or "", keep_blank_values=True))
     unknown = options.keys() - {"prefix", "replicas", "allow_memory", "timeout_ms"}
     if unknown:
         raise StoreUnusableError(
             f"a Redis store has no option {min(unknown)!r}:"
             " there are prefix, replicas, allow_memory and timeout_ms"
         )
-    hosts = _hosts(parts)
-    if len(hosts) > 1 and not cluster:
+    port = _SENTINEL_PORT if kind == "sentinel" else _PORT
+    hosts = tuple(_host(each, port) for each in parts["hosts"].split(","))
+    if len(hosts) > 1 and not kind:
         raise StoreUnusableError("several servers are a cluster: begin with redis+cluster://")
     prefix = options.get("prefix", "kotak")
     if not _PREFIX.fullmatch(prefix):
         raise StoreUnusableError("the prefix of a Redis store has up to 64 letters, digits or _.:-")
     return RedisUrl(
         hosts=hosts,
-        cluster=cluster,
+        cluster=kind == "cluster",
         tls=tls,
-        username=_unquoted(parts.username),
-        password=_unquoted(parts.password),
+        service=service,
+        username=_unquoted(parts["user"]),
+        password=_unquoted(parts["password"]),
         prefix=prefix,
         replicas=_number(options, "replicas", 0, 0, 100),
         allow_memory=_flag(options, "allow_memory"),
-        timeout_ms=_number(options, "timeout_ms", 5_000, 100, 600_000),
+        timeout_ms=_number(options, "timeout_ms", 2_000, 100, 600_000),
     )
 
 
@@ -81,15 +107,10 @@ def _unquoted(text: str | None) -> str | None:
     return unquote(text) if text else None
 
 
-def _hosts(parts: SplitResult) -> tuple[tuple[str, int], ...]:
-    found = [_host(each) for each in parts.netloc.rpartition("@")[2].split(",")]
-    return tuple(found)
-
-
-def _host(text: str) -> tuple[str, int]:
+def _host(text: str, default_port: int) -> Address:
     try:
         parts = urlsplit(f"//{text}")
-        host, port = parts.hostname, parts.port or _PORT
+        host, port = parts.hostname, parts.port or default_port
     except ValueError:
         host, port = None, 0
     if not host:

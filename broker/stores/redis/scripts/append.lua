@@ -9,11 +9,13 @@
 --   :gone     hash    no expiry           sequence -> a message that has expired, packed, and when
 --   :ttl      zset    no expiry           member sequence, score the time at which it expires, ms
 --   :joined   set     no expiry           of a room: who is in it
+--   :blocks   zset    no expiry           of a user: from whom nothing is taken
 -- Publishes the sequence to the sharded channel PLACE:wake.
 --
 -- ARGV: sender, id, text, at_ms, messages_max, bytes_max, ids_max, window_ms, expires_ms ('' none),
 --       refuse ('1': nothing new is taken), room ('1': only for those in it)
--- Returns the sequence, or what is in the way: 'conflict', 'refused', 'absent' or 'full'.
+-- Returns the sequence, or what is in the way: 'conflict', 'refused', 'absent', 'blocked' or
+-- 'full'.
 local place, sender, id, text = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local meta, box, ids = place .. ':meta', place .. ':box', place .. ':ids'
 local name = sender .. '\0' .. id
@@ -37,6 +39,9 @@ if not m[1] then
 end
 if ARGV[11] == '1' and redis.call('SISMEMBER', place .. ':joined', sender) == 0 then
     return 'absent'
+end
+if redis.call('ZSCORE', place .. ':blocks', sender) then
+    return 'blocked'
 end
 local count, bytes = tonumber(m[3] or 0), tonumber(m[4] or 0)
 if count >= tonumber(ARGV[5]) or (count > 0 and bytes + #text > tonumber(ARGV[6])) then
