@@ -29,6 +29,8 @@ BROKERS_MAX: Final = 64
 RETURN_MS: Final = 30_000
 #: ... and where it fails again, twice as long each time, up to eight times.
 STRIKES_MAX: Final = 4
+#: Where nobody else is left, whoever failed longer ago than this may be back.
+AGAIN_MS: Final = 1_000
 #: The least time that a broker is given to answer, however little the call has left.
 SHARE_MS_MIN: Final = 100
 
@@ -124,10 +126,11 @@ class Fleet:
         oldest = min(self._order, key=lambda each: self._standing[each].failed_ms)
         self.current = next(free, oldest)
 
-    def elsewhere(self, now_ms: float) -> bool:
-        """Tell whether there is another broker that has not failed lately."""
+    def elsewhere(self, now_ms: float, *, fresh: bool) -> bool:
+        """Tell whether another broker may serve; ``fresh``: it has not failed lately."""
         return self.many and any(
             standing.barred_until_ms <= now_ms
+            or (not fresh and standing.failed_ms + AGAIN_MS <= now_ms)
             for address, standing in self._standing.items()
             if address != self.current
         )
@@ -217,10 +220,13 @@ class Fleet:
         return f"the broker at {self.current} did not answer in time"
 
     def refused(self, error: RequestError) -> RequestError:
-        """Add to the last refusal, that of one broker, what the others said."""
-        if not self.many:
+        """Add to the ``unavailable`` of one broker which one that was, and what the others said."""
+        if not self.many or error.code is not Code.UNAVAILABLE:
             return error
-        message = f"{error.message} ({self.account()})"
+        others = "; ".join(
+            f"{each}: {self._said_of(each)}" for each in self._order if each != self.current
+        )
+        message = f"{error.message} (so says {self.current}; {others})"
         return type(error)(error.code, message, error.retry_after_ms)
 
     def doubted(self, error: WireError) -> WireError:

@@ -300,7 +300,7 @@ class Session(Outbox):
             return
         # Waiting for a repetition beyond the deadline would only delay the answer.
         if not repeatable or late:
-            self._fail(call, from_wire(error))
+            self._fail(call, self.fleet.refused(from_wire(error)))
             return
         call.refusal = from_wire(error)
         if call.command in ORDERED:

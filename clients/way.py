@@ -28,8 +28,10 @@ BACKOFF_MS_MAX: Final = 2_000
 #: a second and not two: a client has one attempt under way, and waits 5 s for its answer.
 RECONNECT_MS_MAX: Final = 500
 #: A broker that takes nothing is left at once, but the next one that says so not before this (half
-#: to one and a half of it): where all say so, as without their store, nobody runs in circles.
+#: to one and a half of it), and the one after that not before twice as long, up to eight times:
+#: where all say so, as without their store, nobody runs in circles.
 TURN_AWAY_MS: Final = 5_000
+TURNS_MAX: Final = 4
 #: So long the answers to what was sent are waited for before such a broker is left ...
 TURNED_AWAY_MS: Final = 250
 #: ... and before a broker is left for a better one; that is put off where they do not come.
@@ -67,7 +69,8 @@ class Way:
         self._attempts = 0  # failed ones since a broker was last heard
         self._stood_at: str | None = None
         self._scout_end_ms: float = inf
-        self._patient_until_ms: float = 0
+        self._patient_until_ms: float = -inf
+        self._turns = 0  # brokers left lately since they took nothing
 
     # --- making a connection -----------------------------------------------------------------
 
@@ -130,14 +133,19 @@ class Way:
 
     def may_turn_away(self, now_ms: float, *, last_chance: bool) -> bool:
         """Tell whether to leave a broker that takes nothing; ``last_chance``: or a call fails."""
-        return (last_chance or now_ms >= self._patient_until_ms) and self.fleet.elsewhere(now_ms)
+        if now_ms >= self._patient_until_ms:
+            return self.fleet.elsewhere(now_ms, fresh=False)
+        return last_chance and self.fleet.elsewhere(now_ms, fresh=True)
 
     def turn_away(self, now_ms: float, reason: str) -> None:
         """Leave a broker that takes nothing, as soon as what it had taken is answered."""
         self.fleet.failed(now_ms, reason)
         self.scouting = 0
         self.leave_end_ms, self.forced = now_ms + TURNED_AWAY_MS, True
-        self._patient_until_ms = now_ms + TURN_AWAY_MS * (0.5 + self._random())
+        begun_anew = now_ms - self._patient_until_ms > TURN_AWAY_MS << TURNS_MAX
+        self._turns = 1 if begun_anew else min(self._turns + 1, TURNS_MAX)
+        patience_ms = TURN_AWAY_MS << self._turns - 1
+        self._patient_until_ms = now_ms + patience_ms * (0.5 + self._random())
 
     def go_back(self, now_ms: float) -> None:
         """Leave a broker for the one that was tried out, as soon as nothing is under way."""
