@@ -1,4 +1,4 @@
-"""What happens while the store cannot be reached: everybody is told, nobody is harmed, it passes."""
+"""While the store cannot be reached: everybody is told, nobody is harmed, and it passes."""
 
 from __future__ import annotations
 

@@ -34,7 +34,8 @@ class Node:
     """One server, and the one connection to it, which is made when it is needed."""
 
     def __init__(self, connect: Callable[[], Connection], *, patience_s: float) -> None:
-        self._connect = connect
+        #: Makes another connection, for the caller. Errors: `RedisError`, `OSError`.
+        self.connect = connect
         self._patience_s = patience_s
         self._connection: Connection | None = None
         self._silent_until = 0.0
@@ -52,7 +53,7 @@ class Node:
             raise NoAnswerError("a server gives no answer")
         try:
             if self._connection is None:
-                self._connection = self._connect()
+                self._connection = self.connect()
             packed = self._connection.pack_commands(calls)
             self._connection.send_packed_command(packed, check_health=False)
         except NoAnswerError:

@@ -30,11 +30,17 @@ _FETCHED: Final = 500
 
 
 class Records:
-    """All but memberships, which belong to `broker.stores.redis.rooms`."""
+    """All but memberships, which belong to `broker.stores.redis.rooms`.
 
-    def __init__(self, link: Link, keys: Keys) -> None:
+    ``changed`` hears of users of whom other brokers may remember what is no longer so.
+    """
+
+    def __init__(
+        self, link: Link, keys: Keys, changed: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._link = link
         self._keys = keys
+        self._changed = changed
         self._opened = 0
 
     # --- one ---------------------------------------------------------------------------------
@@ -66,6 +72,8 @@ class Records:
             tell(("ZADD", keys.index(index, name), 0, name))
             tell(script("born", keys.place(name)))
             tell(("SET", self._key(type(record), name), _text(record)))
+            if isinstance(record, Account):
+                self._changed(name)
         elif isinstance(record, SessionRecord):
             self._put_session(record)
         elif isinstance(record, LoginKey):
@@ -99,10 +107,13 @@ class Records:
             found = cast("SessionRecord | LoginKey | None", self.find(kind, key))
             if found is not None:
                 tell(("ZREM", keys.of(found.user, index), name))
+                self._changed(found.user)
             tell(("ZREM", keys.index(index, name), name))
         else:
             index = "users" if kind is Account else "rooms"
             tell(("ZREM", keys.index(index, name), name))
+            if kind is Account:
+                self._changed(name)
         tell(("UNLINK", self._key(kind, name)))
 
     def _key(self, kind: type, name: str) -> str:
