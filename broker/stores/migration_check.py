@@ -179,7 +179,7 @@ class Found:
     def __init__(self, link: Link, prefix: str, ledger: Ledger) -> None:
         self._link = link
         self._keys = Keys(prefix)
-        self._records = Records(link, self._keys)
+        self._records = Records(link, self._keys, lambda _: None)
         self._find = ledger.find
 
     def tell(self, watch: Watch) -> None:
@@ -190,11 +190,10 @@ class Found:
             self._mailboxes(room, watch)
         for _ in self._paged(LoginKey):
             pass
-        for each in [*self._records.find_all(Block, of="", after="", limit=0), *self._sessions()]:
-            self._record(each)
-
-    def _sessions(self) -> list[SessionRecord]:
-        return self._records.find_all(SessionRecord, of="", after="", limit=0)
+        for block in self._records.find_all(Block, of="", after="", limit=0):
+            self._record(block)
+        for session in self._records.find_all(SessionRecord, of="", after="", limit=0):
+            self._record(session)
 
     def _paged(self, kind: type[Any]) -> Iterator[list[str]]:
         """Tell records of one kind; return their names, page by page."""
@@ -312,6 +311,13 @@ class _Box:
     waiting: int = 0
     waiting_bytes: int = 0
     read_bytes: int = 0
+
+
+def count(source: Source, watch: Watch) -> list[Count]:
+    """Tell what a migration would move, having read all of it. Errors: as `Source.parts`."""
+    ledger = Ledger()
+    Expected(source, ledger).tell(watch)
+    return ledger.verdict().counts
 
 
 def compare(source: Source, link: Link, prefix: str, watch: Watch) -> Verdict:

@@ -52,7 +52,7 @@ class Target:
         self._keys = Keys(prefix)
         self._key = f"{prefix}:migration"
         self._limits = limits
-        self._records = Records(link, self._keys)
+        self._records = Records(link, self._keys, lambda _: None)
 
     # --- whose it is -------------------------------------------------------------------------
 
