@@ -137,6 +137,10 @@ class Cluster(_Running):
         except redis.RedisError:
             return False
 
+    def pairs(self) -> list[tuple[Node, Node]]:
+        """Return the primaries and replicas as they were made."""
+        return list(zip(self.nodes[:PRIMARIES], self.nodes[PRIMARIES:], strict=True))
+
     def primaries(self) -> list[Node]:
         """Return who is a primary with slots now, as its own server says."""
         return [node for node in self.nodes if node.alive and _role(node) == "master"]

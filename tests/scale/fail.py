@@ -1,9 +1,10 @@
 """A broker or a primary of the Cluster goes away under load: when is everybody served again?
 
-Three faults, each on brokers and a Cluster of its own: kill -9 of a broker, kill -9 of a primary,
-and a primary that stands still (SIGSTOP) and later goes on. Each comes back after a while. Callers
-send one message at a time, at a pace of theirs; readers read and acknowledge. The checker tells
-which messages that had been answered OK are gone, and whether their readers were told.
+Four faults, each on brokers and a Cluster of its own: kill -9 of a broker; kill -9 of a primary; a
+primary that stands still (SIGSTOP) and later goes on; kill -9 of a primary whose replica had not
+heard of it for a second, so that what was answered OK meanwhile is gone for certain. Each comes
+back after a while. Callers send one message at a time, at a pace of theirs; readers read and
+acknowledge. The checker tells which messages are gone, and whether their readers were told.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -26,6 +26,7 @@ from tests.scale import site
 from tests.scale.calls import back_s, longest_s
 from tests.scale.cluster import Cluster
 from tests.scale.load import as_json
+from tests.scale.node import Node
 from tests.scale.site import Due, Setting, Site
 from tests.scale.trial import (
     Show,
@@ -43,26 +44,49 @@ from tests.scale.trial import (
 HELP = "kill -9 of a broker, of a primary, a primary that stands still: back when, what was lost"
 #: The load runs undisturbed until then.
 _FAULT_AT_S: Final = 3.0
+_LAG_S: Final = 1.0
+
+
+Act = Callable[[], object]
+
+
+class Fault(NamedTuple):
+    """How it comes, and how it goes; ``before`` is done a second earlier."""
+
+    strike: Act
+    mend: Act
+    before: Act = bool
 
 
 class _Happening:
-    """A fault: how it comes, and how it goes."""
+    """One fault, as it happened."""
 
-    def __init__(self, where: Site) -> None:
-        self.where = where
+    def __init__(self, where: Site, fault: Fault) -> None:
         self.at_ns = 0
+        self._where = where
+        self._fault = fault
 
-    def strike(self, act: Callable[[], None]) -> None:
+    def course(self, away_s: float) -> list[Due]:
+        return [
+            Due(_FAULT_AT_S - _LAG_S, self._before),
+            Due(_FAULT_AT_S, self._strike),
+            Due(_FAULT_AT_S + away_s, self._mend),
+        ]
+
+    def _before(self) -> None:
+        self._fault.before()
+
+    def _strike(self) -> None:
         self.at_ns = time.monotonic_ns()
-        act()
+        self._fault.strike()
 
-    def mend(self, act: Callable[[], None]) -> None:
-        act()
+    def _mend(self) -> None:
+        self._fault.mend()
         # Until then something may have been given to a reader whose answer was lost.
-        self.where.restarts.append(Restart(self.at_ns, time.monotonic_ns()))
+        self._where.restarts.append(Restart(self.at_ns, time.monotonic_ns()))
 
 
-def _broker(where: Site) -> tuple[Callable[[], None], Callable[[], None]]:
+def _broker(where: Site) -> Fault:
     broker = where.brokers[0]
 
     def strike() -> None:
@@ -73,25 +97,45 @@ def _broker(where: Site) -> tuple[Callable[[], None], Callable[[], None]]:
         broker.start()
         where.away.discard(broker)
 
-    return strike, mend
+    return Fault(strike, mend)
 
 
-def _primary(where: Site) -> tuple[Callable[[], None], Callable[[], None]]:
+def _primary(where: Site) -> Fault:
+    node, _ = _pair(where)
+    return Fault(node.kill, node.start)
+
+
+def _standstill(where: Site) -> Fault:
+    node, _ = _pair(where)
+    return Fault(node.stop, node.go_on)
+
+
+def _behind(where: Site) -> Fault:
+    """For a second the primary's replica gets nothing; then the primary is gone."""
+    node, replica = _pair(where)
+
+    def before() -> None:
+        replica.stop()
+        node.ask("CLIENT", "KILL", "TYPE", "replica")  # or it would find the rest in its socket
+
+    def strike() -> None:
+        node.kill()
+        replica.go_on()
+
+    return Fault(strike, node.start, before)
+
+
+def _pair(where: Site) -> tuple[Node, Node]:
     assert isinstance(where.servers, Cluster)
-    node = where.servers.primaries()[0]
-    return node.kill, node.start
+    return where.servers.pairs()[0]
 
 
-def _standstill(where: Site) -> tuple[Callable[[], None], Callable[[], None]]:
-    assert isinstance(where.servers, Cluster)
-    node = where.servers.primaries()[0]
-    return node.stop, node.go_on
-
-
-FAULTS: Final[Mapping[str, tuple[str, Callable[[Site], tuple[Callable[[], None], ...]]]]] = {
+#: By name: what a person is told, and the fault.
+FAULTS: Final[Mapping[str, tuple[str, Callable[[Site], Fault]]]] = {
     "broker": ("kill -9 of a broker", _broker),
     "primary": ("kill -9 of a primary", _primary),
     "standstill": ("SIGSTOP of a primary, then SIGCONT", _standstill),
+    "behind": ("kill -9 of a primary, its replica 1 s behind", _behind),
 }
 
 
@@ -165,12 +209,8 @@ def main(argv: Sequence[str]) -> int:
 def _try(name: str, setting: Setting, plan: Plan, away_s: float, show: Show) -> Seen:
     told, make = FAULTS[name]
     with site.site_on_redis(setting, plan, show) as where:
-        strike, mend = make(where)
-        happening = _Happening(where)
-        where.course += [
-            Due(_FAULT_AT_S, partial(happening.strike, strike)),
-            Due(_FAULT_AT_S + away_s, partial(happening.mend, mend)),
-        ]
+        happening = _Happening(where, make(where))
+        where.course += happening.course(away_s)
         outcome = site.load(where, plan, lambda phase: show(f"{told}: {phase}"))
     sends = [send for send in outcome.history.sends if send.answer is not None]
     return Seen(

@@ -22,6 +22,8 @@ Show = Callable[[str], None]
 
 #: How long a call may go without an answer: longer than a failover takes.
 TIMEOUT_MS: Final = 60_000
+#: Of a table that nobody looks at on a terminal.
+_WIDTH: Final = 120
 _EXITS: Final = (
     "Exit code 0: what is promised held. 1: it did not. 2: it could not be tried, or an option is "
     "wrong."
@@ -122,6 +124,8 @@ def conclude(result: dict[str, Any], *, as_json: bool, parts: Sequence[Any]) -> 
         print(json.dumps(result))  # noqa: T201 - the result of the command
         return
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, Text))
 
