@@ -26,7 +26,6 @@ class Newsreader:
     def __init__(
         self,
         store: Store,
-        *,
         sessions: Sessions,
         accounts: Accounts,
         rooms: Rooms,

@@ -124,7 +124,10 @@ class Neighbours(Protocol):
         """Want news of these mailboxes, users' and rooms', and of no others."""
 
     def on_news(self, wake: Callable[[], None]) -> None:
-        """Have ``wake`` called when there is news: from any thread, and more often than not."""
+        """Have ``wake`` called when there is news: from any thread, and sometimes in vain.
+
+        It must not wait for anything. What was given before is not called any more.
+        """
 
     def hear(self, user: str, now_ms: int) -> None:
         """Let the others know that a user was heard. A step of a batch, never waited for."""

@@ -118,24 +118,16 @@ class Service:
         audit: Audit | None = None,
     ) -> None:
         self._store = store
-        self._policy = policy
         self._trail = Trail(audit)
         self._accounts = Accounts(store, hasher)
         self._sessions = Sessions(
-            store,
-            make_token=make_token,
-            limits=policy.sessions,
-            lease_ms=policy.presence_ms // 3,
+            store, make_token=make_token, limits=policy.sessions, lease_ms=policy.presence_ms // 3
         )
         self._rooms = Rooms(store)
         self._blocks = Blocks(store)
         self._subscriptions = Subscriptions()
         self._news = Newsreader(
-            store,
-            sessions=self._sessions,
-            accounts=self._accounts,
-            rooms=self._rooms,
-            subscriptions=self._subscriptions,
+            store, self._sessions, self._accounts, self._rooms, self._subscriptions
         )
         self._outage = Outage()
         self._expiry = Expiry(store, self._subscriptions, notices=policy.expiry_notices)
@@ -162,8 +154,7 @@ class Service:
         self._push = Push(store, self._sessions, self._subscriptions, self._replies)
         #: Connections whose requests of this turn came several to a frame: so may the replies.
         self._together: set[Route] = set()
-        self._full = False
-        self._tidying = False
+        self._full = self._tidying = False
         self._tidy_at_ms = 0
         #: While True only what leaves less to be delivered again is served.
         self.draining = False

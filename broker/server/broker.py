@@ -175,6 +175,8 @@ class Server:
             self._gate.start(context)
         self._router = Router(context, curve_secret=self._gate.secret if self._gate else None)
         close_later(self._router.close)
+        store.on_news(self._router.wake)
+        close_later(store.on_news, _nobody)
         self._service = self._make_service(folder, store)
         zmq_address = self._bind()
         self._pool = WorkerPool(
@@ -252,7 +254,11 @@ class Server:
         if wanted is None:
             return None
         metrics = self._metrics(store)
-        status = Status(exposition=metrics.exposition, ready=self._is_ready)
+        status = Status(
+            exposition=metrics.exposition,
+            ready=self._is_ready,
+            degraded=lambda: self._service.degraded,
+        )
         try:
             address = Address(*status.start(*wanted))
         except OSError as error:
@@ -289,6 +295,11 @@ class Server:
             "kotak_subscriptions",
             "Peers that messages are pushed to",
             lambda: service.subscriptions,
+        )
+        gauge(
+            "kotak_store_unavailable",
+            "1 while the store cannot be reached, and some seconds longer",
+            lambda: int(service.degraded),
         )
         watch = self._watch
         gauge("kotak_memory_bytes", "Memory in use", lambda: watch.levels.memory_bytes)
@@ -336,6 +347,10 @@ def reload_logged(name: str, part: Gate | TlsDoor) -> SecretFileError | None:
         return error
     log.info("%s was read anew", name)
     return None
+
+
+def _nobody() -> None:
+    """Wake nobody: the turns are over."""
 
 
 def _add_demo_users(store: Store, hasher: Hasher) -> None:

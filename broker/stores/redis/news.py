@@ -100,7 +100,8 @@ class Listener:
 
     def on_news(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called, by the thread, when there is news."""
-        self._wake = wake
+        with self._lock:  # so that afterwards nobody is waking by what was there before
+            self._wake = wake
         self._begin()
 
     def appended(self, name: str, seq: int) -> None:
@@ -171,7 +172,7 @@ class Listener:
                 waiting.clear()
                 news, seq = _ANYTHING, 0
             waiting[news] = max(seq, waiting.get(news, 0))
-        self._wake()
+            self._wake()
 
     def _rest(self, pause_s: float) -> None:
         until = time.monotonic() + pause_s
