@@ -237,7 +237,7 @@ class Found:
         return [
             ("HGETALL", of(name, "meta")),
             ("HGETALL", of(name, "rooms")),
-            ("HGETALL", of(name, "gone")),
+            ("ZRANGE", of(name, "over"), 0, -1),
             ("HGETALL", of(name, "ids:old")),
             ("HGETALL", of(name, "ids")),
             ("ZRANGE", of(name, "ttl"), 0, -1, "WITHSCORES"),
@@ -249,7 +249,7 @@ class Found:
 
     def _beside(self, name: str, replies: Sequence[Any]) -> _Box:
         """Tell of one mailbox what stands beside its messages."""
-        meta, rooms, gone, old, ids, ttl, pulled, members, joined, sent = replies
+        meta, rooms, over, old, ids, ttl, pulled, members, joined, sent = replies
         find = self._find
         fields = {field.decode(): int(value) for field, value in pairs(meta)}
         for field, value in fields.items():
@@ -260,10 +260,9 @@ class Found:
         find(name, "standing", fields.get("last"), furthest, fields.get("purged", 0), given)
         for room, where in pairs(rooms):
             find(name, "seat", room.decode(), where.decode())
-        for _, row in pairs(gone):
-            find(name, "expired", *unpacked(row, name), unpack_reply(row)[5])
+        self._expired(name, over)
         for known, seq in {**dict(pairs(old)), **dict(pairs(ids))}.items():
-            find(name, "id", *known.decode().split("\0"), int(seq))
+            find(name, "id", *known.decode().split("\0", 1), int(seq))
         for pointer, score in pairs(pulled):
             find(name, "pointer", pointer.decode(), int(float(score)))
         for user in members:
@@ -273,6 +272,14 @@ class Found:
         return _Box(
             name, furthest, {int(seq): int(float(at_ms)) for seq, at_ms in pairs(ttl)}, fields
         )
+
+    def _expired(self, name: str, seqs: Sequence[bytes]) -> None:
+        """Tell of messages that expired unread; their texts may be long."""
+        for start in range(0, len(seqs), _ROWS):
+            part = seqs[start : start + _ROWS]
+            for row in self._link.one(("HMGET", self._keys.of(name, "gone"), *part)):
+                if row is not None:
+                    self._find(name, "expired", *unpacked(row, name), unpack_reply(row)[5])
 
     def _page(self, box: _Box) -> Call:
         return script("page", self._keys.place(box.name), box.low, "", _ROWS, _BYTES, "")

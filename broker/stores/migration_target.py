@@ -128,8 +128,19 @@ class Target:
         self._link.flush()
 
     def settle(self, epoch: Epoch) -> None:
-        """Let the history be the same one: clients keep their positions."""
-        self._link.one(("SET", self._keys.epoch, f"{epoch.number} {epoch.lost.last}"))
+        """Let the history be the same one: clients keep their positions.
+
+        Errors: `TargetTakenError`: a broker was started here meanwhile and has made its own.
+        """
+        ours = f"{epoch.number} {epoch.lost.last}"
+        _, there = self._link.ask(
+            [("SET", self._keys.epoch, ours, "NX"), ("GET", self._keys.epoch)]
+        )
+        if there.decode() != ours:
+            raise TargetTakenError(
+                "a broker was started on the target while it was being filled: stop it, and move"
+                " everything again, under another prefix (?prefix=NAME)"
+            )
 
     def _own(self, owner: Owner, last: int) -> None:
         self._records.put(owner.record)

@@ -257,6 +257,11 @@ def test_any_history_reads_the_same_after_it_was_moved(
         try:
             with opened(url, LIMITS) as new:
                 assert told(new) == told(store)
+                for later_ms in (1_030, 1_080, 2_000):
+                    assert expire(new, later_ms) == expire(store, later_ms)
+                    tidy(new, later_ms)
+                    tidy(store, later_ms)
+                    assert told(new) == told(store), "what goes later goes alike"
         finally:
             store.close()
 
@@ -465,6 +470,22 @@ def test_a_target_with_anything_in_it_is_refused(
         run(path, url)
     with opened(url) as new:
         assert told(new) == before
+
+
+def test_a_broker_that_was_started_meanwhile_is_noticed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = fresh_url()
+    filled(path)
+    settled = Target.settle
+
+    def start(target: Target, epoch: Any) -> None:
+        with opened(url):
+            settled(target, epoch)
+
+    monkeypatch.setattr(Target, "settle", start)
+    with pytest.raises(TargetTakenError, match="while it was being filled"):
+        run(path, url)
 
 
 def test_prefixes_beside_each_other_do_not_matter(path: Path) -> None:
