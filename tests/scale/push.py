@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clients.client import Client
 from tests.bench import push
 from tests.bench.crew import Part, carry_out
-from tests.bench.parts import Limit, Role
+from tests.bench.parts import TIMEOUT_MS, Limit, Role
 from tests.load.live import percentile_ms
-from tests.load.plan import Plan
+from tests.load.plan import PASSWORD, Plan
 from tests.scale.site import Setting, Site, site_on_redis
 from tests.scale.trial import add_site, between, conclude, parser, progress, sentence, setting_of
 
@@ -74,6 +75,8 @@ def main(argv: Sequence[str]) -> int:
 def _measure(site: Site, plan: Plan, seconds: float, pause_ms: float, *, across: bool) -> Seen:
     """Send for so long. Errors: `CrewError`."""
     doors = [broker.doors.zmq for broker in site.brokers]
+    for number in range(plan.mailboxes):
+        _empty(doors[0], plan.mailbox(number))
     crew: list[Part] = []
     for number in range(plan.senders):
         a = number % len(doors)
@@ -91,6 +94,14 @@ def _measure(site: Site, plan: Plan, seconds: float, pause_ms: float, *, across:
         percentile_ms(latencies_ns, 100),
         sum(ns > _UNHINTED_MS * 1e6 for ns in latencies_ns),
     )
+
+
+def _empty(address: str, user: str) -> None:
+    """Acknowledge what the way before left: its subscriber ended at the last message."""
+    with Client(address, timeout_ms=TIMEOUT_MS) as client:
+        client.login(user, PASSWORD)
+        while messages := client.inbox().messages:
+            client.acknowledge(messages[-1].seq)
 
 
 def _title(setting: Setting, pairs: int, pause_ms: float) -> str:
