@@ -6,6 +6,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.core.model import Account, Block, LoginKey, Membership, Room, SessionRecord
-from broker.core.ports import Store, StoreLimits, StoreUnavailableError, StoreUnusableError
+from broker.core.ports import Record, Store, StoreLimits, StoreUnavailableError, StoreUnusableError
 from broker.stores.migration import Moved, move
 from broker.stores.migration_source import Source
 from broker.stores.migration_target import Target, TargetTakenError
@@ -50,6 +51,8 @@ NUMBERS = count(1)
 USERS = ["ann", "bob", "eve"]
 ROOMS = ["#a", "#b"]
 DEVICES = ["", "phone", "desk"]
+#: Pages of a history.
+BOUNDS: list[dict[str, Any]] = [{}, {"before": 12, "limit": 3}, {"after": 5, "limit": 3}]
 LIMITS = StoreLimits(
     mailbox_messages_max=8, retention_read_ms=30, retention_unread_ms=50, retention_room_ms=20
 )
@@ -149,16 +152,15 @@ def outcome(step: Callable[[], Any]) -> Any:
 def told(store: Store) -> dict[str, Any]:
     """Return all that the port tells, to every reader."""
     found: dict[str, Any] = {"epoch": store.epoch.number, "depth": batched(store, store.depth)}
-    for kind in (Account, LoginKey, Room, Membership, Block, SessionRecord):
-        records: list[Any] = list(store.find_all(kind))
-        found[kind.__name__] = sorted(records, key=repr) if kind is LoginKey else records
+    found["keys"] = sorted(store.find_all(LoginKey), key=repr)
+    kinds: list[type[Any]] = [Account, Room, Membership, Block, SessionRecord]
+    found |= {kind.__name__: store.find_all(kind) for kind in kinds}
     for user in [each.user for each in store.find_all(Account)]:
-        found[user] = batched(store, lambda user=user: store.depth(user))
+        found[user] = batched(store, partial(store.depth, user))
         for of in ("inbox", "sent", *ROOMS):
-            for step in ({}, {"before": 12, "limit": 3}, {"after": 5, "limit": 3}):
-                found[f"{user} {of} {step}"] = outcome(
-                    lambda user=user, of=of, step=step: history(store, of, user=user, **step)
-                )
+            for bounds in BOUNDS:
+                step = partial(history, store, of, user=user, **bounds)
+                found[f"{user} {of} {bounds}"] = outcome(step)
         for device in DEVICES:
             found[f"{user} {device}"] = page(store, user, device, 0, 100)
             found[f"{user} {device} paged"] = page(store, user, device, 4, 2)
@@ -203,24 +205,36 @@ def play(store: SqliteStore, steps: list[tuple[Any, ...]]) -> None:
     for kind, *args in steps:
         if kind == "wait":
             now_ms += args[0]
-        with suppress(WireError), store.batch():
-            if kind == "send":
-                to, sender, message_id, text, ttl_ms = args
-                store.append(to, sender, message_id, text, now_ms, ttl_ms=ttl_ms)
-            elif kind == "ack":
-                store.acknowledge(*args)
-            elif kind == "seat":
-                store.put(Membership(args[0], args[1], joined=args[2]))
-            elif kind == "unseat":
-                store.remove(Membership, (args[0], args[1]))
-            elif kind == "expire":
-                store.expire(now_ms)
-            elif kind == "tidy":
-                store.tidy(now_ms)
-        if kind == "remove":
-            with store.batch():
-                store.remove(Room if args[0].startswith("#") else Account, args[0])
+        elif kind == "remove":
+            remove(store, args[0])
             make(store, args[0])
+        else:
+            with suppress(WireError), store.batch():
+                take(store, now_ms, kind, args)
+
+
+def take(store: SqliteStore, now_ms: int, kind: str, args: list[Any]) -> None:
+    if kind == "send":
+        to, sender, message_id, text, ttl_ms = args
+        store.append(to, sender, message_id, text, now_ms, ttl_ms=ttl_ms)
+    elif kind == "ack":
+        store.acknowledge(*args)
+    elif kind == "seat":
+        store.put(Membership(args[0], args[1], joined=args[2]))
+    elif kind == "unseat":
+        store.remove(Membership, (args[0], args[1]))
+    elif kind == "expire":
+        store.expire(now_ms)
+    else:
+        store.tidy(now_ms)
+
+
+def remove(store: SqliteStore, name: str) -> None:
+    with store.batch():
+        if name.startswith("#"):
+            store.remove(Room, name)
+        else:
+            store.remove(Account, name)
 
 
 def make(store: SqliteStore, *names: str) -> None:
@@ -273,7 +287,7 @@ def test_the_directory_is_moved_whole(old: SqliteStore, path: Path, url: str) ->
     sessions = [
         SessionRecord(bytes([n]) * 32, "bob", n, NOW_MS + n, "tab", "K" * 40) for n in (2, 1)
     ]
-    records = [
+    records: list[Record] = [
         Account("ann", "Ann \u00c5", "$argon2id$hash", "admin"),
         Account("bob", "Bob", "hash"),
         LoginKey("K" * 40, "bob"),
