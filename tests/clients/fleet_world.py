@@ -56,6 +56,9 @@ class World:
         self.wires: list[Wire] = []
         #: What was asked of whom.
         self.asked: list[tuple[str, str]] = []
+        #: How long requests lie until a broker turns to them, where it is no quick one.
+        self.pauses_ms: dict[str, float] = {}
+        self._worked_ms: dict[str, float] = {}
         self._subscriptions: dict[Wire, list[int]] = {}  # number, last pushed, window
         self._numbers = 0
 
@@ -90,8 +93,11 @@ class World:
 
     def work(self, *, answers_lost: bool = False) -> None:
         """Have every broker that can carry out what has reached it, and push."""
+        if answers_lost:
+            self._worked_ms.clear()
+        working = [each for each in self.states if self._turns_to_work(each)]
         for wire in self.wires:
-            if self.states[wire.address] in (State.UP, State.STOPPING, State.FOREIGN):
+            if wire.address in working:
                 while wire.requests:
                     request = decode_request(wire.requests.popleft())
                     reply = self._answer(wire, request)
@@ -103,6 +109,13 @@ class World:
                 wire.replies.clear()
                 self._subscriptions.pop(wire, None)  # the connection will be cut as well
                 wire.cut = True
+
+    def _turns_to_work(self, address: str) -> bool:
+        able = self.states[address] in (State.UP, State.STOPPING, State.FOREIGN)
+        begins = self._worked_ms.get(address, 0) + self.pauses_ms.get(address, 0) <= self.now
+        if able and begins:
+            self._worked_ms[address] = self.now
+        return able and begins
 
     def _answer(self, wire: Wire, request: Request) -> bytes:
         request_id, command, token, args = request

@@ -73,6 +73,22 @@ def test_whatever_is_wrong_with_the_first_the_next_one_is_asked(
     assert took_ms <= max(CONNECT_ELSEWHERE_MS, 2 * RETRY_MS) + SLACK_MS
 
 
+@pytest.mark.parametrize("command", ["chat", "kotakmasuk", "login"])
+def test_whatever_is_refused_is_asked_of_the_next_broker_at_once(
+    world: World, node: Node, command: str
+) -> None:
+    world.become(FIRST, State.STOPPING)
+    call = node.chat("hi") if command == "chat" else node.ask(command)
+    assert run_until(world, node, done=done(call)) <= 60
+    assert (SECOND, command) in world.asked
+
+
+def test_who_has_failed_keeps_no_other_broker_waiting(world: World, node: Node) -> None:
+    world.become(FIRST, State.DOWN)
+    world.become(SECOND, State.DOWN)
+    assert chat_somehow(world, node) <= 130, "two refusals, and the shortest wait behind each"
+
+
 @pytest.mark.parametrize("state", [State.DOWN, State.HOLE, State.FROZEN])
 def test_each_broker_has_its_share_of_a_short_call(world: World, node: Node, state: State) -> None:
     """Two of three fail in the slowest way, and 1.2 s are enough for all."""
@@ -132,21 +148,23 @@ def test_a_rolling_restart_is_not_seen_by_callers(world: World) -> None:
     reports: list[bool] = []
     subscription.on_connection = reports.append
     run(world, sender, reader, ms=200)
-    calls: list[tuple[float, Any]] = []
+    calls: list[Any] = []
     waits: list[float] = []
+
+    def send() -> None:
+        begin, call = world.now, sender.chat(str(len(calls)))
+        call.on_done = lambda _: waits.append(world.now - begin)
+        calls.append(call)
+
     for address in (FIRST, SECOND, THIRD):
-        for state, steps in ((State.STOPPING, 40), (State.DOWN, 100), (State.UP, 200)):
+        for state, ms in ((State.STOPPING, 400), (State.DOWN, 1_000), (State.UP, 2_000)):
             world.become(address, state)
-            for step in range(steps):
-                if step % 10 == 0:
-                    calls.append((world.now, sender.chat(str(len(world.stored) + len(calls)))))
-                run(world, sender, reader, ms=10)
-                waits += [world.now - begun for begun, call in calls if call.done]
-                calls = [each for each in calls if not each[1].done or each[1].value() is None]
+            for _ in range(ms // 100):
+                send()
+                run(world, sender, reader, ms=100)
     run(world, sender, reader, ms=2_000)
-    assert not [call for _, call in calls if not call.done]
-    assert len(world.texts) == len(set(world.texts)) == 3 * 34
-    assert reader.received == world.texts
+    assert [call.value()["seq"] for call in calls] == list(range(1, 103))
+    assert world.texts == reader.received == [str(number) for number in range(102)]
     assert max(waits) <= 600, "at worst one stays with a broker until it closes"
     assert sum(wait > 50 for wait in waits) <= 12, "and few wait at all"
     assert reports == []
@@ -263,7 +281,8 @@ def test_clients_come_back_spread_over_half_a_minute(world: World) -> None:
 def test_it_goes_back_while_one_request_follows_the_other(world: World, node: Node) -> None:
     """A client that is never idle would else stay for ever, and its broker without its users."""
     gone_on(world, node)
-    calls = []
+    world.pauses_ms = {SECOND: 50}
+    calls: list[Any] = []
     while node.at != FIRST:
         calls.append(node.chat(str(len(calls))))
         run(world, node, ms=10)
@@ -288,6 +307,7 @@ def test_it_does_not_go_back_while_an_answer_is_missing(world: World, node: Node
     run_until(world, node, done=done(login))
     run(world, node, ms=1_000)
     assert node.at == FIRST
+    assert [asked for asked in world.asked if asked[1] == "login"] == [(SECOND, "login")]
 
 
 @pytest.mark.parametrize("state", [State.DOWN, State.HOLE, State.FROZEN])
@@ -312,8 +332,10 @@ def test_a_subscription_goes_back_without_a_word(world: World, node: Node) -> No
     while node.at != FIRST:
         chat_somehow(world, sender, str(len(world.stored)))
         run(world, node, ms=500)
-    run(world, node, sender, ms=1_000)
-    assert node.received == world.texts
+    for text in ("from there", "as well"):
+        chat_somehow(world, sender, text)
+        run(world, node, sender, ms=1_000)
+        assert node.received == world.texts
     assert reports == []
 
 
