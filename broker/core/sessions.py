@@ -9,6 +9,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from broker.core.model import Account, SessionRecord
 from broker.core.ports import Store
@@ -18,6 +19,9 @@ from broker.wire.roles import Role
 
 #: Sessions kept in front of the store; above it the cache starts anew, at the price of look-ups.
 CACHE_SESSIONS_MAX = 100_000
+#: What a shared store says of a session is believed for so long at most, in milliseconds, even
+#: where the news of its end was never written: a broker died between the one and the other.
+CHECK_MS: Final = 60_000
 #: A session's use is written down after this part of its idle time, not with every command.
 _TOUCH_PARTS = 100
 
@@ -229,9 +233,10 @@ class Sessions:
             self.forget()
             self._heard_ms.clear()
             self._told_ms.clear()
+        fresh_until_ms = min(now_ms + self._touch_ms, record.expires_ms)
         if self._store.shared:
             self._tokens[record.user].add(token)
-        fresh_until_ms = min(now_ms + self._touch_ms, record.expires_ms)
+            fresh_until_ms = min(fresh_until_ms, now_ms + CHECK_MS)
         session = self._cache[token] = self._session(token, record, fresh_until_ms)
         return session
 

@@ -6,13 +6,12 @@ import logging
 
 import pytest
 
-from broker.core.model import SessionRecord
 from broker.core.outage import QUIET_MS
-from broker.core.ports import StoreFullError, StoreUnavailableError
+from broker.core.ports import Key, R, StoreFullError, StoreUnavailableError
 from broker.core.refusals import RETRY_AFTER_MS
 from broker.core.service import IDLE_MS, OUTAGE_MS, TIDY_PAUSE_MS
 from broker.wire.errors import Code
-from tests.core.fakes import ADMIN, START_MS, World
+from tests.core.fakes import ADMIN, FaultyStore, World
 
 GONE = "no server answers"
 
@@ -105,22 +104,26 @@ def test_nothing_of_a_batch_that_failed_is_remembered(world: World) -> None:
     assert not world.service.busy
 
 
-def test_slow_work_of_requests_that_are_refused_after_all_is_not_begun(world: World) -> None:
-    """Found out after the commit, while names are looked up: the job has a place already."""
-    ann = world.user("ann")
-    world.batch(world.frame("inbox", ann))
-    world.service._accounts.forget()
-    fetch, world.store.find_fault = world.store.find, None
+class FadingStore(FaultyStore):
+    """Looks up so many records, and then is gone."""
 
-    def find(kind: type, key: object) -> object:
-        if kind is not SessionRecord and world.now_ms > START_MS:
+    looks_left = 1_000
+
+    def find(self, kind: type[R], key: Key) -> R | None:
+        self.looks_left -= 1
+        if self.looks_left < 0:
             raise gone()
-        return fetch(kind, key)  # type: ignore[call-overload]
+        return super().find(kind, key)
 
-    world.store.find = find  # type: ignore[method-assign,assignment]
-    world.now_ms += 1
-    world.batch(
-        world.frame("inbox", ann), world.frame("user_passwd", ADMIN, user="ann", password="x")
-    )
+
+def test_slow_work_of_requests_that_are_refused_after_all_is_not_begun() -> None:
+    """Found out after the commit, while names are looked up: the job has a place already."""
+    store = FadingStore()
+    world = World(store=store)
+    ann = world.user("ann")
+    store.looks_left = 1
+    slow = world.frame("user_passwd", ADMIN, user="ann", password="x")  # one look
+    replies = world.batch(slow, world.frame("inbox", ann))
+    assert [reply.error and reply.error.code for reply in replies] == [Code.UNAVAILABLE] * 2
     assert not world.jobs
     assert not world.service.busy
