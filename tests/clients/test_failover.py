@@ -5,6 +5,7 @@ A fake clock, brokers of one store, and no socket; see `fleet_world`.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import pytest
@@ -278,10 +279,13 @@ def test_clients_come_back_spread_over_half_a_minute(world: World) -> None:
         assert 500 < back[number] - back[number - 1] < 2_500
 
 
-def test_it_goes_back_while_one_request_follows_the_other(world: World, node: Node) -> None:
+@pytest.mark.parametrize("pause_ms", [0, 50, 70, 110])
+def test_it_goes_back_while_one_request_follows_the_other(
+    world: World, node: Node, pause_ms: float
+) -> None:
     """A client that is never idle would else stay for ever, and its broker without its users."""
     gone_on(world, node)
-    world.pauses_ms = {SECOND: 50}
+    world.pauses_ms = {SECOND: pause_ms}
     calls: list[Any] = []
     while node.at != FIRST:
         calls.append(node.chat(str(len(calls))))
@@ -294,16 +298,41 @@ def test_it_goes_back_while_one_request_follows_the_other(world: World, node: No
     assert len(chats) == len(texts), "nothing had to be repeated"
 
 
-def test_it_does_not_go_back_while_an_answer_is_missing(world: World, node: Node) -> None:
+def lose_a_request(node: Node) -> None:
+    """Have what is sent now never arrive."""
+    node.turn()
+    assert node.link is not None
+    node.link.requests.clear()
+
+
+def test_it_does_not_go_back_while_an_answer_is_missing_and_tries_again_later(
+    world: World, node: Node
+) -> None:
+    gone_on(world, node)
+    run(world, node, ms=RETURN_MS - 300)
+    call = node.chat("lost on its way")
+    lose_a_request(node)
+    run(world, node, ms=1_000)
+    assert not call.done
+    run(world, node, ms=1_000)
+    assert call.value(), "it is sent again here, where it was sent before"
+    assert node.at == SECOND
+    run(world, node, ms=RETURN_MS - 1_500)
+    assert node.at == SECOND
+    run(world, node, ms=1_500)
+    assert node.at == FIRST
+
+
+def test_it_does_not_go_back_while_somebody_logs_in(world: World, node: Node) -> None:
     gone_on(world, node)
     run(world, node, ms=RETURN_MS - 1_000)
     login = node.ask("login")
     node.turn()
-    taken, node.link.requests = node.link.requests, type(node.link.requests)()  # type: ignore[union-attr]
-    world.become(SECOND, State.UP)
-    run(world, node, ms=1_500)
+    assert node.link is not None
+    working, node.link.requests = node.link.requests, deque()
+    run(world, node, ms=4_000)
     assert node.at == SECOND, "a login that is worked on is not begun anew elsewhere"
-    node.link.requests.extend(taken)  # type: ignore[union-attr]
+    node.link.requests.extend(working)
     run_until(world, node, done=done(login))
     run(world, node, ms=1_000)
     assert node.at == FIRST
