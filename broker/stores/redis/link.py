@@ -63,13 +63,27 @@ _PASSING: Final = (ReadOnlyError, ClusterDownError, ClusterError, TryAgainError,
 _PASSES: Final = ("NOREPLICAS", "MASTERDOWN", "MISCONF", "BUSY", "CLUSTERDOWN", "LOADING", "UNKILL")
 #: What a script says in whose midst the keys of its slot are being moved to another server.
 _IN_MOTION: Final = "non local key"
-#: What is only read: after it nothing needs to be confirmed by replicas.
-_READING: Final = frozenset(
+#: What no promise rests on: it is only read, or made good by itself. No replica is waited for.
+_LIGHT: Final = frozenset(
     {"GET", "EXISTS", "HGET", "HGETALL", "HMGET", "SCARD", "SISMEMBER", "SMISMEMBER"}
     | {"ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE", "ZSCORE"}
+    | {"SPUBLISH", "XADD", "XRANGE", "XREVRANGE", "ZREMRANGEBYSCORE"}
 )
-_READING_SCRIPTS: Final = frozenset(
-    _DIGESTS[name] for name in ("page", "peek", "read", "states", "give")
+_LIGHT_KEYS: Final = (":seen", ":due")
+_LIGHT_SCRIPTS: Final = frozenset(
+    _DIGESTS[name]
+    for name in (
+        "expire",
+        "give",
+        "page",
+        "peek",
+        "pull",
+        "read",
+        "sent",
+        "states",
+        "tidy",
+        "verify",
+    )
 )
 
 
@@ -91,6 +105,8 @@ class Link:
         self._told: list[tuple[Call, OnReply | None]] = []
         self._confirm: Call | None = None
         self._replicas = 0
+        self._lost: Callable[[], None] = lambda: None
+        self._comparing = False
         try:
             self.everywhere("PING")
         except ERRORS as error:
@@ -102,6 +118,10 @@ class Link:
         patience_ms = timeout_ms * 3 // 4  # less than the answer is waited for
         wait: Call = ("WAITAOF", 1, count, patience_ms) if fsync else ("WAIT", count, patience_ms)
         self._confirm, self._replicas = wait, count
+
+    def when_lost(self, compare: Callable[[], None]) -> None:
+        """Have ``compare`` called after a loss, before anything is repeated on the new one."""
+        self._lost = compare
 
     @property
     def losses(self) -> int:
@@ -127,6 +147,14 @@ class Link:
             if on_reply is not None:
                 on_reply(reply)
         return replies[len(told) :]
+
+    def mend(self, calls: Sequence[Call]) -> list[Any]:
+        """Ask without waiting for replicas: for what is done again should it be lost again."""
+        confirm, self._confirm = self._confirm, None
+        try:
+            return self.ask(calls)
+        finally:
+            self._confirm = confirm
 
     def one(self, call: Call) -> Any:
         """Ask one thing."""
@@ -174,8 +202,9 @@ class Link:
             except ConnectionLostError:
                 # Once more, since every step may be repeated: the server may have gone and come.
                 self._nodes.look_again()
-                if number:
+                if number or self._comparing:
                     raise
+                self._compare()
                 continue
             except ERRORS:
                 self._nodes.look_again()
@@ -185,12 +214,22 @@ class Link:
                 break
         return replies
 
+    def _compare(self) -> None:
+        self._comparing = True
+        try:
+            self._lost()
+        finally:
+            self._comparing = False
+
     def _divided(
         self, calls: list[Call], left: Sequence[int], asking: dict[int, Node]
     ) -> dict[Node, list[int]]:
         by_node: defaultdict[Node, list[int]] = defaultdict(list)
         for at in left:
             by_node[asking.get(at) or self._nodes.of(calls[at])].append(at)
+        for node in by_node:
+            if not node.prepared:  # or what is behind a script it lacks would come before it
+                _load_scripts(node)
         return by_node
 
     def _round(
@@ -226,7 +265,7 @@ class Link:
         if asking:
             batch = [each for at in places for each in _asked(calls[at], at in asking)]
         # On the same connection: after a failover it breaks, and is not answered by another server.
-        if self._confirm is not None and not all(_reads(call) for call in batch):
+        if self._confirm is not None and not all(_is_light(call) for call in batch):
             batch.append(self._confirm)
         return batch
 
@@ -257,10 +296,15 @@ class Link:
                 elif isinstance(reply, AskError):
                     asking[at] = self._nodes.moved_to(reply.host, reply.port)
             if lacking:  # a server that was started anew, or has become a primary
-                for text in _SCRIPTS.values():
-                    node.ask("SCRIPT LOAD", text)
+                _load_scripts(node)
         again.sort()
         return again
+
+
+def _load_scripts(node: Node) -> None:
+    for text in _SCRIPTS.values():
+        node.ask("SCRIPT LOAD", text)
+    node.prepared = True
 
 
 _ASKING: Final[Call] = ("ASKING",)
@@ -270,8 +314,10 @@ def _asked(call: Call, asking: bool) -> tuple[Call, ...]:  # noqa: FBT001 - what
     return (_ASKING, call) if asking else (call,)
 
 
-def _reads(call: Call) -> bool:
-    return call[0] in _READING or (call[0] == "EVALSHA" and call[1] in _READING_SCRIPTS)
+def _is_light(call: Call) -> bool:
+    if call[0] == "EVALSHA":
+        return call[1] in _LIGHT_SCRIPTS
+    return call[0] in _LIGHT or (len(call) > 1 and str(call[1]).endswith(_LIGHT_KEYS))
 
 
 def _unreachable(url: RedisUrl, error: Exception) -> str:

@@ -39,6 +39,8 @@ class Node:
         self._patience_s = patience_s
         self._connection: Connection | None = None
         self._silent_until = 0.0
+        #: For the caller: whether it has what it needs, since the connection was made.
+        self.prepared = False
         #: How often the connection was lost: what was stored meanwhile may have been, too.
         self.losses = 0
 
@@ -92,6 +94,7 @@ class Node:
         if self._connection is not None:
             self._connection.disconnect()
             self._connection = None
+            self.prepared = False
             self.losses += 1
 
     def _give_rest(self) -> None:

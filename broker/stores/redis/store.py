@@ -6,14 +6,14 @@ process but what is on its way.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, cast
 
-from broker.core.alone import Alone
 from broker.core.blocks import blocked_by_recipient
 from broker.core.mailbox import fitting
 from broker.core.mailboxes import conflict, full, no_such_room, no_such_user
@@ -25,30 +25,45 @@ from broker.core.model import (
     Lost,
     Membership,
     Message,
+    News,
     Page,
     Receipt,
     Room,
 )
-from broker.core.ports import DEFAULT_LIMITS, Key, R, Record, StoreLimits
+from broker.core.ports import (
+    DEFAULT_LIMITS,
+    Key,
+    R,
+    Record,
+    StoreFailedError,
+    StoreLimits,
+    StoreUnavailableError,
+    StoreUnusableError,
+)
 from broker.stores.redis.keys import Keys
 from broker.stores.redis.link import Call, Link, script
 from broker.stores.redis.messages import messages
+from broker.stores.redis.news import Listener
 from broker.stores.redis.receipts import Promised
 from broker.stores.redis.records import Records
 from broker.stores.redis.rooms import Purged, Rooms
 from broker.stores.redis.sent import Sent
 from broker.stores.redis.server import check_server
+from broker.stores.redis.telling import Teller
 from broker.stores.redis.url import parse_url
 from broker.stores.redis.walk import Expiry, Walk
+from broker.stores.redis.witness import Witness
 from broker.wire.commands import INBOX, SENT
 from broker.wire.errors import WireError
 from broker.wire.limits import DEVICES_PER_USER_MAX, ROOM_MARK
+
+log = logging.getLogger("kotak.stores")
 
 #: Mailboxes that are counted in one round trip.
 _COUNTED: Final = 500
 
 
-class RedisStore(Alone):
+class RedisStore:
     """One caller at a time. Errors of opening: `StoreUnusableError`."""
 
     undoes = False
@@ -62,10 +77,17 @@ class RedisStore(Alone):
             self.durability: str = check_server(self._link, where)
             self._keys = Keys(where.prefix)
             self.epoch = self._settle_epoch()
-        except BaseException:
+            self._losses = self._link.losses
+            self._witness = Witness(self._keys, retention_ms=limits.retention_read_ms)
+        except BaseException as error:
             self._link.close()
+            if isinstance(error, StoreUnavailableError):
+                raise StoreUnusableError(f"Redis does not serve now: {error}") from error
             raise
-        self._records = Records(self._link, self._keys)
+        self._teller = Teller(self._link, self._keys)
+        self._listener = Listener(where, self._keys)
+        self._link.when_lost(self._compare)
+        self._records = Records(self._link, self._keys, self._teller.changed)
         self._rooms = Rooms(self._link, self._keys)
         self._sent = Sent(self._link, self._keys)
         self._expiry = Expiry(self._link, self._keys, limits)
@@ -73,8 +95,11 @@ class RedisStore(Alone):
 
     def _settle_epoch(self) -> Epoch:
         """Return the number that all brokers of this store give, made by the first of them."""
-        made = f"{1 + secrets.randbelow(2**53 - 1)} {time.time_ns() // 1_000}"
-        _, kept = self._link.ask([("SET", self._keys.epoch, made, "NX"), ("GET", self._keys.epoch)])
+        key = self._keys.epoch
+        kept = self._link.one(("GET", key))
+        if kept is None:
+            made = f"{1 + secrets.randbelow(2**53 - 1)} {time.time_ns() // 1_000}"
+            _, kept = self._link.ask([("SET", key, made, "NX"), ("GET", key)])
         number, begun_us = kept.split()
         return Epoch(int(number), Lost(1, int(begun_us)))
 
@@ -84,10 +109,29 @@ class RedisStore(Alone):
     def batch(self) -> Iterator[None]:
         self._sent.tell()  # of the batch before
         try:
+            if self._losses != self._link.losses:
+                self._compare()
             yield
             self._link.flush()
+            self._teller.publish()  # what has changed, now that it has
         finally:
             self._link.drop()
+
+    def _compare(self) -> None:
+        """Look whether the server that is there now has what this broker answered for."""
+        losses = self._link.losses
+        self._require_epoch()
+        missing = self._link.mend([*self._witness.questions()]).count(1)
+        self._link.mend([*self._witness.repetitions()])
+        if missing:
+            log.error("Redis has lost messages of %d mailboxes: their readers are told", missing)
+        self._losses = losses
+
+    def _require_epoch(self) -> None:
+        """Errors: `StoreFailedError`, where this is no longer the store that was opened."""
+        kept = self._link.one(("GET", self._keys.epoch))
+        if kept is None or int(kept.split()[0]) != self.epoch.number:
+            raise StoreFailedError("the Redis server has lost its data, or was given other data")
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -120,6 +164,7 @@ class RedisStore(Alone):
                 "" if expires_ms is None else expires_ms,
                 "" if refusal is None else "1",
                 "1" if room else "",
+                self._witness.given(to),
             ),
             partial(self._appended, receipt, to, sender, refusal),
         )
@@ -132,6 +177,8 @@ class RedisStore(Alone):
     ) -> None:
         if isinstance(reply, int):
             receipt.seq = reply
+            self._witness.saw(to, reply)
+            self._listener.appended(to, reply)
             self._sent.note(sender, to, reply)
         else:
             receipt.refused = _refusal(reply, refusal, room=to.startswith(ROOM_MARK))
@@ -146,6 +193,9 @@ class RedisStore(Alone):
             reply, rooms = self._with_rooms(user, reading)
             found, _ = self._rooms.resolve(user, reply[6])
         cursor, delivered, last, purged, rows, cut, _ = reply
+        given = self._witness.given(user)
+        if last < given and self._link.one(self._witness.question(user, given)):
+            return self.read(user, device, after, limit, bytes_max)  # which tells of the loss
         waiting = sorted(messages(rows, user) + found) if found else messages(rows, user)
         taken = fitting(waiting[:limit], bytes_max)
         if taken and reply[6]:
@@ -159,6 +209,7 @@ class RedisStore(Alone):
         (cursor, more), _ = self._with_rooms(user, acknowledging)
         while more:  # a step counts a thousand messages
             cursor, more = self._link.one(acknowledging("1"))
+        self._witness.acknowledged(user, device, cursor)
         return int(cursor)
 
     def _with_rooms(self, user: str, call: Callable[[str], Call]) -> tuple[Any, list[Purged]]:
@@ -264,12 +315,15 @@ class RedisStore(Alone):
     def put(self, record: Record) -> None:
         if isinstance(record, Membership):
             self._rooms.put(record)
+            self._teller.changed(record.user)
         else:
             self._records.put(record)
 
     def remove(self, kind: type[R], key: Key) -> None:
         if kind is Membership:
-            self._rooms.remove(*cast("tuple[str, str]", key))
+            room, user = cast("tuple[str, str]", key)
+            self._rooms.remove(room, user)
+            self._teller.changed(user)
             return
         if kind in (Account, Room):
             self._remove_mailbox(str(key))
@@ -279,7 +333,25 @@ class RedisStore(Alone):
         self._rooms.remove_all(name)
         self._link.flush()  # whose answers are noted as sent
         self._sent.forget(name)
+        self._witness.forget(name)
         self._link.tell(("UNLINK", *self._keys.mailbox(name)))
+
+    # --- the other brokers -------------------------------------------------------------------
+
+    def news(self) -> Sequence[News]:
+        return self._listener.news()
+
+    def listen(self, names: Iterable[str]) -> None:
+        self._listener.listen(names)
+
+    def on_news(self, wake: Callable[[], None]) -> None:
+        self._listener.on_news(wake)
+
+    def hear(self, user: str, now_ms: int) -> None:
+        self._teller.hear(user, now_ms)
+
+    def heard(self, users: Collection[str]) -> Mapping[str, int]:
+        return self._teller.heard(users)
 
     # --- keeping house -----------------------------------------------------------------------
 
@@ -293,6 +365,7 @@ class RedisStore(Alone):
             self._link.flush()
         except Exception:  # noqa: BLE001, S110 - best effort: no promise rests on it
             pass
+        self._listener.close()
         self._link.close()
 
 

@@ -13,7 +13,8 @@
 -- Publishes the sequence to the sharded channel PLACE:wake.
 --
 -- ARGV: sender, id, text, at_ms, messages_max, bytes_max, ids_max, window_ms, expires_ms ('' none),
---       refuse ('1': nothing new is taken), room ('1': only for those in it)
+--       refuse ('1': nothing new is taken), room ('1': only for those in it), the highest sequence
+--       that the broker has given here (0: it remembers none; see verify.lua)
 -- Returns the sequence, or what is in the way: 'conflict', 'refused', 'absent', 'blocked' or
 -- 'full'.
 local place, sender, id, text = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
@@ -33,7 +34,7 @@ if ARGV[10] == '1' then
     return 'refused'
 end
 
-local m = redis.call('HMGET', meta, 'born', 'last', 'n', 'b', 'f', 'given', 'w')
+local m = redis.call('HMGET', meta, 'born', 'last', 'n', 'b', 'f', 'given', 'w', 'purged')
 if not m[1] then
     return 'absent'
 end
@@ -42,6 +43,11 @@ if ARGV[11] == '1' and redis.call('SISMEMBER', place .. ':joined', sender) == 0 
 end
 if redis.call('ZSCORE', place .. ':blocks', sender) then
     return 'blocked'
+end
+local last, seen = tonumber(m[2] or 0), tonumber(ARGV[12])
+if last < seen and tonumber(m[1]) < seen then
+    redis.call('HSET', meta, 'last', ARGV[12], 'purged', ARGV[12])
+    last = seen
 end
 local count, bytes = tonumber(m[3] or 0), tonumber(m[4] or 0)
 if count >= tonumber(ARGV[5]) or (count > 0 and bytes + #text > tonumber(ARGV[6])) then
@@ -52,7 +58,7 @@ end
 local time = redis.call('TIME')
 local seq = math.max(
     time[1] * 1000000 + time[2],
-    tonumber(m[2] or 0) + 1, tonumber(m[5] or 0) + 1, tonumber(m[6] or 0) + 1
+    last + 1, tonumber(m[5] or 0) + 1, tonumber(m[6] or 0) + 1
 )
 local at = tonumber(ARGV[4])
 redis.call('ZADD', box, seq, cmsgpack.pack({seq, at, sender, id, text}))
