@@ -41,7 +41,12 @@ holds other data, or is full; 2 the command line, or how the target is set; 3 th
 answer; 5 the source cannot be used, or a broker runs on it."""
 
 #: What the bar says of each phase.
-_WORDS: Final = {"keys": "login keys", "comparing": "Comparing"}
+_WORDS: Final = {
+    "members": "Moving members of rooms",
+    "keys": "Moving login keys",
+    "comparing": "Comparing both sides",
+    "reading": "Reading",
+}
 #: Mailboxes that are named where the sides differ.
 _NAMED: Final = 10
 _AGAIN: Final = "Run the same command again: it goes on"
@@ -83,16 +88,20 @@ def _migrate(args: argparse.Namespace) -> int:
         place = place_of(args.target)
     except StoreUnusableError as error:
         raise ExitError(Exit.USAGE, str(error)) from None
-    from broker.stores.migration_source import Source
-
     try:
-        with (
-            DataFolder(path) as folder,
-            Source(folder.database, ids_max=limits.dedup.ids_max) as source,
-        ):
+        with DataFolder(path) as folder, _opened(folder.database, limits) as source:
             return _move(args, source, limits, place)
     except StoreUnusableError as error:
         raise ExitError(Exit.DATA_FOLDER, str(error)) from error
+
+
+def _opened(database: Path, limits: Any) -> Any:
+    """Return the source, every page of which has been looked at."""
+    from broker.admin.printing import at_work
+    from broker.stores.migration_source import Source
+
+    with at_work("looking through the database"):
+        return Source(database, ids_max=limits.dedup.ids_max)
 
 
 def _folder(source: str, configured: Path) -> Path:
@@ -288,9 +297,14 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
     task = bar.add_task("", total=None)
     began = time.monotonic()
 
+    before = ""
+
     def watch(phase: str, total: int, done: int) -> None:
-        words = _WORDS.get(phase, phase)
-        bar.update(task, description=words.capitalize(), total=total, completed=done)
+        nonlocal before
+        if phase != before:
+            before = phase
+            bar.reset(task, description=_WORDS.get(phase, f"Moving {phase}"), total=total)
+        bar.update(task, completed=done)
         if not bar.live.is_started and time.monotonic() - began > PROGRESS_AFTER_S:
             bar.start()
 
