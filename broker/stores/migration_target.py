@@ -146,8 +146,9 @@ class Target:
         self._records.put(owner.record)
         user = isinstance(owner.record, Account)
         name = owner.record.user if isinstance(owner.record, Account) else owner.record.room
-        # Nothing new comes at or below any position that a client may have kept.
-        fields: dict[str, int] = {"last": last}
+        # Older than all of its sequences, so that one which is missing later is a loss; and nothing
+        # new comes at or below any position that a client may have kept.
+        fields: dict[str, int] = {"born": 0, "last": last}
         if user:  # Whatever is there may have been delivered before, as after any restart.
             fields["d:"] = last
         for device, cursor in owner.cursors.items():

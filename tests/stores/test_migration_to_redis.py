@@ -349,6 +349,8 @@ def test_positions_stay_good_and_nothing_new_comes_below_them(
     epoch = old.epoch
     with moved(old, path, url) as new:
         assert new.epoch.number == epoch.number
+        born = new._link.one(("HGET", new._keys.of("bob", "meta"), "born"))
+        assert int(born) < first, "or a loss would look like a mailbox that was made anew"
         for device in ("", "tab"):
             found = read(new, device=device, after=position)
             assert (found.messages, found.lost) == ([], None)
