@@ -31,8 +31,8 @@ class Outage:
             )
 
     def pass_by(self, now_ms: int) -> None:
-        """Note that time has passed."""
-        if self.active and now_ms >= self._until_ms:
+        """Note, of one that is active, that time has passed."""
+        if now_ms >= self._until_ms:
             self.active = False
             lasted_ms = self._until_ms - QUIET_MS - self._since_ms
             log.warning(

@@ -213,7 +213,8 @@ class Service:
         self._together.clear()
         if self._store.shared:
             self._news.take_in()
-        self._outage.pass_by(now_ms)
+        if self._outage.active:
+            self._outage.pass_by(now_ms)
         jobs: list[Job] = []
         try:
             try:
