@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -24,7 +24,10 @@ from rich.text import Text
 from broker.core.model import Account, Membership, Room, SessionRecord
 from broker.stores.redis import RedisStore
 from tests.scale.cluster import Single
+from tests.scale.live import Live
+from tests.scale.live import measure as measure_live
 from tests.scale.node import Node
+from tests.scale.spending import Spent, spent
 from tests.scale.trial import Show, between, conclude, parser, progress
 
 HELP = "bytes a user, a message, a session in Redis; commands and CPU a send, a read, an ack"
@@ -54,21 +57,15 @@ class Work(NamedTuple):
     network_bytes: float
 
 
-class Spent(NamedTuple):
-    """What a server says that it has spent so far."""
-
-    cpu_us: float
-    commands: float
-    network_bytes: float
-    memory_bytes: float
-    log_bytes: float
-
-
 def main(argv: Sequence[str]) -> int:
     """Return 0: this measures, and judges nothing."""
     made = parser("units", __doc__ or "")
     made.add_argument("--users", type=between(100, 1_000_000), default=2_000, metavar="N",
         help="accounts, each with a mailbox (2,000)")  # fmt: skip
+    made.add_argument("--subscribers", type=between(1, 300), default=50, metavar="N",
+        help="who are there and get nothing, and then are pushed to (50)")  # fmt: skip
+    made.add_argument("--seconds", type=between(1, 600, float), default=8.0, metavar="S",
+        help="of either (8)")  # fmt: skip
     given = made.parse_args(argv)
     with (
         progress(Console(stderr=True)) as show,
@@ -81,14 +78,19 @@ def main(argv: Sequence[str]) -> int:
             kept, worked = trial.bytes(show), trial.work(show)
         finally:
             store.close()
+        live = measure_live(show, subscribers=given.subscribers, seconds=given.seconds)
     conclude(
         {
+            "live": live.as_json(),
             "users": given.users,
             "bytes": [each._asdict() for each in kept],
             "work": [each._asdict() for each in worked],
         },
         as_json=given.json,
-        parts=[Text(f"one Redis, {given.users:,} users"), _bytes_table(kept), _work_table(worked)],
+        parts=[
+            Text(f"one Redis, {given.users:,} users"),
+            *(_bytes_table(kept), _work_table(worked), _live_table(live)),
+        ],
     )
     return 0
 
@@ -142,9 +144,9 @@ class _Trial:
         return found
 
     def _growth(self, act: Callable[[], None], count: int) -> Spent:
-        before = _spent(self._node)
+        before = spent(self._node)
         act()
-        after = _spent(self._node)
+        after = spent(self._node)
         return Spent(*((b - a) / count for a, b in zip(before, after, strict=True)))
 
     def _work(
@@ -209,15 +211,6 @@ class _Trial:
         self._each(lambda user: self._store.put(Membership("#everybody", user, joined=True)))
 
 
-def _spent(node: Node) -> Spent:
-    told: dict[str, Any] = node.ask("INFO", "everything")
-    cpu_s = float(told["used_cpu_user"]) + float(told["used_cpu_sys"])
-    commands = sum(int(each["calls"]) for name, each in told.items() if name.startswith("cmdstat_"))
-    network = int(told["total_net_input_bytes"]) + int(told["total_net_output_bytes"])
-    memory, log = int(told["used_memory"]), int(told["aof_current_size"])
-    return Spent(cpu_s * 1e6, commands, network, memory, log)
-
-
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -237,4 +230,17 @@ def _work_table(worked: Sequence[Work]) -> Table:
     for each in worked:
         figures = (f"{each.cpu_us:,.1f}", f"{each.commands:,.1f}", f"{each.network_bytes:,.0f}")
         table.add_row(each.what, f"{each.batch:,}", *figures)
+    return table
+
+
+def _live_table(live: Live) -> Table:
+    table = Table("with two brokers", "broker µs", "Redis µs", "commands", box=box.SIMPLE)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for what, cost in (
+        ("a second of an empty broker", live.empty),
+        (f"a second of each of {live.subscribers} idle subscribers", live.idle),
+        (f"a message of {live.pushed:,}, alone: sent, pushed, acknowledged", live.message),
+    ):
+        table.add_row(what, *(f"{figure:,.1f}" for figure in cost))
     return table
