@@ -138,6 +138,12 @@ class Neighbours(Protocol):
         Who was not heard for hours is left out. Also outside of a batch.
         """
 
+    def claim(self, name: str) -> bool:
+        """Be the one broker that may make a user or a room of that name, for half a minute.
+
+        False: another one may. To be asked before looking whether the name is taken.
+        """
+
 
 class Store(Directory, Neighbours, Protocol):
     """Mailboxes, and the directory of who they belong to. One engine, one caller at a time.

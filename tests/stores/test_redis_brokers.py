@@ -131,6 +131,28 @@ def test_a_block_at_one_holds_at_the_other_at_once(brokers: Brokers) -> None:
     assert a.send(ben, "ann", "m2")
 
 
+def test_a_name_is_given_away_once_whichever_brokers_are_asked_at_the_same_time(
+    brokers: Brokers,
+) -> None:
+    """Both find it free; had both their way, two people would share a mailbox."""
+    a, b = brokers.a, brokers.b
+    ann = a.user("ann")
+    for world in (a, b):
+        world.batch(world.frame("user_add", ADMIN, user="ben", password=f"of {world is a}"))
+    worlds = [(world, world.work()) for world in (a, b)]
+    with brokers.stores[0].batch():  # a has begun, and is not done
+        assert brokers.stores[0].claim("ben")
+        (reply,) = b.turn(finished=worlds[1][1])[b"r"]
+        assert reply.error is not None
+        assert reply.error.code is Code.BUSY
+    (reply,) = a.turn(finished=worlds[0][1])[b"r"]
+    assert reply.error is None
+    assert b.code("user_add", ADMIN, user="ben", password="late") in (Code.BUSY, Code.USER_EXISTS)
+    a.login("ben", "of True")
+    a.ok("room_create", ann, room="#pub")
+    assert b.code("room_create", ann, room="#pub", open=True) is Code.BUSY
+
+
 # --- messages ------------------------------------------------------------------------------------
 
 

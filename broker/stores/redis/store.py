@@ -353,6 +353,9 @@ class RedisStore:
     def heard(self, users: Collection[str]) -> Mapping[str, int]:
         return self._teller.heard(users)
 
+    def claim(self, name: str) -> bool:
+        return self._teller.claim(name)
+
     # --- keeping house -----------------------------------------------------------------------
 
     def tidy(self, now_ms: int) -> bool:

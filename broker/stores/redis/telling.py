@@ -1,15 +1,17 @@
-"""What this broker tells the others: whose account has changed, and whom it has heard.
+"""What this broker tells the others: whose account has changed, whom it has heard, what it makes.
 
-All in the slots of the indexes (see `broker.stores.redis.keys`):
+In the slots of the indexes (see `broker.stores.redis.keys`) and of names:
 
 * ``INDEX:changes``: a stream of users whose account, sessions or rooms have changed, about
   `CHANGES_KEPT` long, no expiry. The sharded channel of the same name gets each of them as well.
 * ``INDEX:seen``: a zset of users by when they were heard last, in milliseconds; older ones than
   `SEEN_KEPT_MS` are taken out, no expiry.
+* ``PLACE:claim``: a string, which broker is making that user or room; expires after `CLAIM_MS`.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -21,6 +23,8 @@ from broker.stores.redis.link import Call, Link
 CHANGES_KEPT: Final = 1_000
 #: By then the session itself was written down again.
 SEEN_KEPT_MS: Final = 2 * 3_600_000
+#: Longer than any batch takes.
+CLAIM_MS: Final = 30_000
 #: Between taking out who was not heard for long, of one part of the index each time.
 _SWEEP_MS: Final = 60_000
 
@@ -31,6 +35,7 @@ class Teller:
     def __init__(self, link: Link, keys: Keys) -> None:
         self._link = link
         self._keys = keys
+        self._own = secrets.token_hex(8)
         self._changed: dict[str, None] = {}
         self._sweep_at_ms = 0
         self._swept = 0
@@ -74,3 +79,9 @@ class Teller:
             for user, score in zip(users, replies, strict=True)
             if score is not None
         }
+
+    def claim(self, name: str) -> bool:
+        """Be the one that makes a user or a room; again is the same."""
+        key = self._keys.of(name, "claim")
+        before = self._link.one(("SET", key, self._own, "NX", "GET", "PX", CLAIM_MS))
+        return before in (None, self._own.encode())
