@@ -25,6 +25,18 @@ def test_everything_that_a_url_can_say() -> None:
     assert "p@ss" not in repr(url)
 
 
+def test_sentinels_have_another_port_and_name_the_primary() -> None:
+    url = parse_url("redis+sentinel://:geheim@a,b:1/post?replicas=1")
+    assert (url.hosts, url.service, url.cluster) == ((("a", 26379), ("b", 1)), "post", False)
+    assert url.where == "post of the sentinels a:26379,b:1"
+    assert parse_url("rediss+sentinel://a/post").tls
+
+
+def test_people_are_told_where_without_who() -> None:
+    assert parse_url("redis://bob:geheim@db").where == "db:6379"
+    assert parse_url("redis+cluster://:geheim@a:1,b:2").where == "the cluster a:1,b:2"
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [
@@ -33,6 +45,11 @@ def test_everything_that_a_url_can_say() -> None:
         ("redis://db:port", "no host:port"),
         ("redis://a,b", "redis\\+cluster"),
         ("redis://db/1", "no path"),
+        ("redis+cluster://db/1", "no path"),
+        ("redis+sentinel://db", "end with /NAME"),
+        ("redis://[::1", "no host:port"),
+        ("redis+cluster://:gehe?im@db", "no host:port"),
+        ("redis+sentinel://:gehe/im@db", "no host:port"),
         ("redis://db?prefix=a{b}", "prefix"),
         ("redis://db?replicas=-1", "replicas"),
         ("redis://db?timeout_ms=1", "timeout_ms"),
@@ -41,5 +58,6 @@ def test_everything_that_a_url_can_say() -> None:
     ],
 )
 def test_a_bad_url_is_refused_with_what_to_do(url: str, says: str) -> None:
-    with pytest.raises(StoreUnusableError, match=says):
+    with pytest.raises(StoreUnusableError, match=says) as caught:
         parse_url(url)
+    assert "gehe" not in str(caught.value)

@@ -75,6 +75,8 @@ def parse_url(url: str) -> RedisUrl:
         raise StoreUnusableError(
             "sentinels are asked for a primary by name: end with /NAME, as in their configuration"
         )
+    port = _SENTINEL_PORT if kind == "sentinel" else _PORT
+    hosts = tuple(_host(each, port) for each in parts["hosts"].split(","))
     options = dict(parse_qsl(parts["query"] or "", keep_blank_values=True))
     unknown = options.keys() - {"prefix", "replicas", "allow_memory", "timeout_ms"}
     if unknown:
@@ -82,8 +84,6 @@ def parse_url(url: str) -> RedisUrl:
             f"a Redis store has no option {min(unknown)!r}:"
             " there are prefix, replicas, allow_memory and timeout_ms"
         )
-    port = _SENTINEL_PORT if kind == "sentinel" else _PORT
-    hosts = tuple(_host(each, port) for each in parts["hosts"].split(","))
     if len(hosts) > 1 and not kind:
         raise StoreUnusableError("several servers are a cluster: begin with redis+cluster://")
     prefix = options.get("prefix", "kotak")
@@ -114,7 +114,11 @@ def _host(text: str, default_port: int) -> Address:
     except ValueError:
         host, port = None, 0
     if not host:
-        raise StoreUnusableError(f"{text!r} in the store's URL is no host:port")
+        # Not quoted: it may be the beginning of a password.
+        raise StoreUnusableError(
+            "what stands for a server in the store's URL is no host:port (in a password"
+            " / ? # are written %2F %3F %23)"
+        )
     return host, port
 
 
