@@ -12,6 +12,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from redis.backoff import NoBackoff
@@ -23,6 +24,10 @@ from redis.exceptions import TimeoutError as NoAnswerError
 from redis.retry import Retry
 
 from broker.stores.redis.url import Address, RedisUrl
+
+pack_command: Callable[[Any], bytes] | None = None
+with suppress(ImportError):  # the extra brings it; who installs the library alone has none
+    from hiredis import pack_command
 
 Call = tuple[Any, ...]
 
@@ -56,7 +61,7 @@ class Node:
         try:
             if self._connection is None:
                 self._connection = self.connect()
-            packed = self._connection.pack_commands(calls)
+            packed = _packed(self._connection, calls)
             self._connection.send_packed_command(packed, check_health=False)
         except NoAnswerError:
             self._give_rest()
@@ -248,6 +253,17 @@ class ClusterNodes:
         if len(slots) < len(found):
             raise ClusterDownError("the cluster does not cover all slots")
         return slots
+
+
+def _packed(connection: Connection, calls: Sequence[Call]) -> Any:
+    """Write calls as a server reads them.
+
+    The library packs each word by word, and sends in pieces of 6 kB: 14 instead of 10 us of a processor for an append, all told.
+    """
+    if pack_command is None:
+        return connection.pack_commands(calls)
+    words = (call if " " not in call[0] else (*call[0].split(), *call[1:]) for call in calls)
+    return [b"".join(map(pack_command, words))]
 
 
 def nodes_of(url: RedisUrl) -> Nodes:
