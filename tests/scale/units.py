@@ -23,6 +23,7 @@ from rich.text import Text
 
 from broker.core.model import Account, Membership, Room, SessionRecord
 from broker.stores.redis import RedisStore
+from broker.stores.redis.keys import Keys
 from tests.scale.cluster import Single
 from tests.scale.live import Live
 from tests.scale.live import measure as measure_live
@@ -107,6 +108,7 @@ class _Trial:
     def bytes(self, show: Show) -> list[Bytes]:
         """Fill it with one thing after the other."""
         users, count = self._users, len(self._users)
+        self._warm_up()
         show("accounts")
         account = self._growth(lambda: self._each(self._add_user), count)
         show("sessions")
@@ -118,6 +120,8 @@ class _Trial:
         many = self._growth(lambda: self._send(few * 1_000), 1_000 * len(few))
         show("rooms")
         member = self._growth(self._fill_room, count)
+        show("listeners")
+        listener = self._listeners()
         return [
             Bytes("user", account.memory_bytes, "an account with an empty mailbox"),
             Bytes("session", session.memory_bytes, "a token"),
@@ -125,6 +129,7 @@ class _Trial:
             Bytes("message", ten.memory_bytes, "each of the next nine"),
             Bytes("... of many", many.memory_bytes, "each of a thousand in one mailbox"),
             Bytes("member", member.memory_bytes, "a user in a room"),
+            Bytes("listener", listener.memory_bytes, "a mailbox that a broker has subscribers of"),
             Bytes("on disk", ten.log_bytes, "of the append-only file, a message"),
         ]
 
@@ -142,6 +147,31 @@ class _Trial:
                 self._work("read nothing", batch, users, partial(self._read, places={})),
             ]
         return found
+
+    def _warm_up(self) -> None:
+        """Have every script loaded, and every index there, before anything is counted."""
+        with self._batch():
+            self._add_user("warm")
+            self._add_session("warm")
+            self._append("warm")
+            self._store.read("warm", "", 0, 1, 1)
+
+    def _listeners(self) -> Spent:
+        """Subscribe to all mailboxes as a broker does."""
+        client = self._node.client()
+        connection = client.connection_pool.get_connection()
+        keys = Keys("kotak")
+
+        def subscribe() -> None:
+            for user in self._users:
+                connection.send_command("SSUBSCRIBE", f"{keys.place(user)}:wake")
+                connection.read_response()
+
+        try:
+            return self._growth(subscribe, len(self._users))
+        finally:
+            connection.disconnect()
+            client.close()
 
     def _growth(self, act: Callable[[], None], count: int) -> Spent:
         before = spent(self._node)
