@@ -2,8 +2,8 @@
 
 Any of them serves any user. Which one is asked first follows from who asks, by rendezvous hashing:
 the address with the highest weight, made of user and address, comes first, that with the next one
-second. So users spread evenly, all clients of a user meet at one broker, whatever the order of
-their lists, and a broker that is added or taken out moves its own part of the users and no other.
+second. So users spread evenly, clients that log in as one user meet at one broker, whatever the
+order of their lists, and a broker that is added or taken out moves its own part of the users only.
 One address is a fleet too: then nothing here chooses, waits or draws lots.
 """
 
@@ -27,8 +27,10 @@ BROKERS_MAX: Final = 64
 #: nobody else is left: longer than a restart takes, so that a fleet restarted one by one is not
 #: met twice; and the lots spread the clients that come back to it over half a minute.
 RETURN_MS: Final = 30_000
-#: ... and where it fails again, twice as long each time, up to eight times.
+#: ... and where it fails again within so long, twice as long each time, up to eight times: also
+#: one that answers in between, as one does that is drained, or starts and falls over.
 STRIKES_MAX: Final = 4
+FORGOTTEN_MS: Final = 600_000
 #: Where nobody else is left, whoever failed longer ago than this may be back.
 AGAIN_MS: Final = 1_000
 #: The least time that a broker is given to answer, however little the call has left.
@@ -158,8 +160,9 @@ class Fleet:
         standing = self._standing[at or self.current]
         standing.trouble, standing.final = trouble, final
         if self.many:
+            again = now_ms - standing.failed_ms < FORGOTTEN_MS
+            standing.strikes = min(standing.strikes + 1, STRIKES_MAX) if again else 1
             standing.failed_ms = now_ms
-            standing.strikes = min(standing.strikes + 1, STRIKES_MAX)
             standing.barred_until_ms = now_ms + self._bar_ms(standing.strikes)
 
     def postpone(self, address: str, now_ms: float) -> None:
@@ -168,7 +171,8 @@ class Fleet:
 
     def answered(self) -> None:
         """Note that the current broker answers."""
-        self._standing[self.current] = _Standing()
+        standing = self._standing[self.current]
+        standing.barred_until_ms, standing.trouble, standing.final = -inf, "", False
 
     def _bar_ms(self, strikes: int) -> float:
         return (RETURN_MS << strikes - 1) * (0.5 + self._random())

@@ -27,9 +27,11 @@ BACKOFF_MS_MAX: Final = 2_000
 #: to one that is back they are the same 10 000 handshakes (1 s of work, encrypted 7 s), within half
 #: a second and not two: a client has one attempt under way, and waits 5 s for its answer.
 RECONNECT_MS_MAX: Final = 500
-#: A broker that takes nothing is left at once, but the next one that says so not before this (half
-#: to one and a half of it), and the one after that not before twice as long, up to eight times:
-#: where all say so, as without their store, nobody runs in circles.
+#: A broker that takes nothing is left at once, but the next one that says so not before this: their
+#: store may be away for a moment, and clients that change place do not bring it back.
+TURN_MS: Final = 1_000
+#: ... and for one that failed lately not before this (half to one and a half of it), then twice as
+#: long each time, up to eight times: where all say so, nobody runs in circles.
 TURN_AWAY_MS: Final = 5_000
 TURNS_MAX: Final = 4
 #: So long the answers to what was sent are waited for before such a broker is left ...
@@ -69,8 +71,9 @@ class Way:
         self._attempts = 0  # failed ones since a broker was last heard
         self._stood_at: str | None = None
         self._scout_end_ms: float = inf
+        self._turned_ms: float = -inf  # when a broker was last left since it took nothing
         self._patient_until_ms: float = -inf
-        self._turns = 0  # brokers left lately since they took nothing
+        self._turns = 0  # ... and how many of late
 
     # --- making a connection -----------------------------------------------------------------
 
@@ -133,15 +136,16 @@ class Way:
 
     def may_turn_away(self, now_ms: float, *, last_chance: bool) -> bool:
         """Tell whether to leave a broker that takes nothing; ``last_chance``: or a call fails."""
-        if now_ms >= self._patient_until_ms:
-            return self.fleet.elsewhere(now_ms, fresh=False)
-        return last_chance and self.fleet.elsewhere(now_ms, fresh=True)
+        if self.fleet.elsewhere(now_ms, fresh=True):
+            return last_chance or now_ms >= self._turned_ms + TURN_MS
+        return now_ms >= self._patient_until_ms and self.fleet.elsewhere(now_ms, fresh=False)
 
     def turn_away(self, now_ms: float, reason: str) -> None:
         """Leave a broker that takes nothing, as soon as what it had taken is answered."""
         self.fleet.failed(now_ms, reason)
         self.scouting = 0
         self.leave_end_ms, self.forced = now_ms + TURNED_AWAY_MS, True
+        self._turned_ms = now_ms
         begun_anew = now_ms - self._patient_until_ms > TURN_AWAY_MS << TURNS_MAX
         self._turns = 1 if begun_anew else min(self._turns + 1, TURNS_MAX)
         patience_ms = TURN_AWAY_MS << self._turns - 1

@@ -13,10 +13,12 @@ from broker.exits import Exit, ExitError
 from broker.transports.curve import Pair
 from broker.wire.errors import Code
 from clients import cli
+from clients.calls import waiting_notice
 from clients.errors import ConnectionFailed, Unauthorized
 from clients.invocation import UsageError, broker_addresses
 from clients.session_file import read_session
 from tests.clients.fake_calls import FakeBroker, refusal
+from tests.e2e.program import eventually
 
 Kotak = Callable[..., int]
 A, B, C = (f"tcp://10.0.0.{number}:8890" for number in (1, 2, 3))
@@ -184,6 +186,18 @@ def test_an_unknown_session_says_what_the_broker_said_of_its_store(
         f"kotak: not logged in: run kotak login USER --broker {ALL}; log in (they do not share a "
         "store)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("address", "who"),
+    [(A, f"the broker at {A}"), (ALL, f"one of the brokers at {ALL}")],
+)
+def test_who_waits_is_told_for_whom(
+    address: str, who: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with waiting_notice(address, after_s=0):
+        said = eventually(lambda: capsys.readouterr().err)
+    assert said == f"waiting for {who} (Ctrl-C to give up)\n"
 
 
 def test_what_no_broker_took_is_told_as_it_is(

@@ -12,7 +12,7 @@ import pytest
 
 from clients.errors import ConnectionFailed, RequestTimeout, Unauthorized, Unavailable
 from clients.fleet import RETURN_MS, ranked
-from clients.way import CONNECT_ELSEWHERE_MS, TURN_AWAY_MS
+from clients.way import CONNECT_ELSEWHERE_MS, TURN_MS
 from tests.clients.fleet_world import RETRY_MS, Node, State, World, run, run_until
 
 FIRST, SECOND, THIRD = ranked([f"tcp://10.0.0.{number}:1" for number in (1, 2, 3)], "shafwa")
@@ -204,7 +204,7 @@ def test_where_all_take_nothing_nobody_runs_in_circles(world: World, node: Node)
         world.become(address, State.STOPPING)
     call = node.chat("hi")
     run(world, node, ms=RETURN_MS / 2)
-    assert len(world.wires) <= 3
+    assert len(world.wires) <= 4
     for address in (FIRST, SECOND, THIRD):
         world.become(address, State.UP)
     assert run_until(world, node, done=done(call)) <= 2_500
@@ -216,7 +216,7 @@ def test_the_next_refusal_is_waited_out_unless_the_call_would_fail(
     world.become(FIRST, State.STOPPING)
     world.become(SECOND, State.STOPPING)
     patient = node.chat("patient")
-    assert run_until(world, node, done=done(patient)) >= TURN_AWAY_MS / 2
+    assert TURN_MS <= run_until(world, node, done=done(patient)) <= TURN_MS + 500
     other = Node(world)
     hasty = other.chat("hasty", timeout_ms=900)
     run(world, other, ms=900)
@@ -235,6 +235,20 @@ def test_a_refusal_that_no_broker_mends_says_what_each_of_them_said(
     for address in (FIRST, SECOND, THIRD):
         assert address in call.error.message
     assert call.error.message.count("the broker is stopping") == 3
+
+
+def test_a_first_broker_that_stays_drained_is_tried_more_and_more_seldom(
+    world: World, node: Node
+) -> None:
+    """It answers the ping by which it is tried, and takes nothing all the same."""
+    world.become(FIRST, State.STOPPING)
+    waits = []
+    for _ in range(600):
+        waits.append(chat_somehow(world, node))
+        run(world, node, ms=1_000)
+    assert max(waits) <= 100
+    refused = [asked for asked in world.asked if asked == (FIRST, "chat")]
+    assert 3 <= len(refused) <= 6
 
 
 # --- coming back -------------------------------------------------------------------------------

@@ -8,7 +8,15 @@ import pytest
 
 from broker.wire.errors import Code, WireError
 from clients.errors import BadRequest, Unavailable
-from clients.fleet import AGAIN_MS, BROKERS_MAX, RETURN_MS, Fleet, parse_addresses, ranked
+from clients.fleet import (
+    AGAIN_MS,
+    BROKERS_MAX,
+    FORGOTTEN_MS,
+    RETURN_MS,
+    Fleet,
+    parse_addresses,
+    ranked,
+)
 
 A, B, C = (f"tcp://10.0.0.{number}:8890" for number in (1, 2, 3))
 USERS = [f"user{number}" for number in range(3_000)]
@@ -130,7 +138,7 @@ def test_whoever_failed_comes_back_after_a_time_by_lot_which_doubles() -> None:
     for lot, factor in ((0.0, 0.5), (0.5, 1.0), (1.0, 1.5)):
         brokers = fleet(A, B, C, random=lot)
         for strike, times in enumerate((1, 2, 4, 8, 8)):
-            at_ms = strike * 10**7
+            at_ms = strike * (FORGOTTEN_MS - 1)
             brokers.failed(at_ms, "refused", at=first)
             bar_ms = times * factor * RETURN_MS
             brokers.choose(at_ms + bar_ms - 1)
@@ -142,16 +150,21 @@ def test_whoever_failed_comes_back_after_a_time_by_lot_which_doubles() -> None:
             assert brokers.current == first
 
 
-def test_an_answer_makes_good_what_was_before() -> None:
+def test_an_answer_lifts_the_bar_and_time_the_strikes() -> None:
+    """One that is drained answers each ping, and would else be gone back to again and again."""
     brokers = fleet(A, B)
-    for _ in range(3):
-        brokers.failed(0, "refused", final=True)
+    first, second = ranked([A, B], "shafwa")
+    brokers.failed(0, "refused", final=True)
+    brokers.failed(1, "refused", final=True)
     brokers.answered()
-    brokers.choose(1)
-    assert brokers.current == ranked([A, B], "shafwa")[0]
-    brokers.failed(0, "refused")
-    brokers.choose(1)
-    assert brokers.better_ms == RETURN_MS
+    assert brokers.account() == f"{first}: no answer in time; {second}: not asked"
+    brokers.choose(2)
+    assert brokers.current == first
+    brokers.failed(3, "refused")
+    brokers.choose(4)
+    assert brokers.better_ms == 3 + 4 * RETURN_MS
+    brokers.failed(3 + FORGOTTEN_MS, "refused", at=first)
+    assert brokers.better_ms == 3 + FORGOTTEN_MS + RETURN_MS
 
 
 def test_a_better_broker_of_a_new_user_is_not_gone_to_at_once_while_one_is_connected() -> None:

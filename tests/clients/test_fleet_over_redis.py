@@ -216,7 +216,8 @@ def test_a_broker_that_is_killed_loses_and_doubles_nothing(
         with Reader(addresses) as reader, Client(addresses, timeout_ms=PATIENT_MS) as client:
             client.login("shafwa", "mks")
             seqs = []
-            for count, outcome in enumerate(client.send_many(("fadly", text) for text in texts)):
+            messages = (("fadly", text) for text in texts)
+            for count, outcome in enumerate(client.send_many(messages, window=50)):
                 assert not isinstance(outcome, Exception)
                 seqs.append(outcome.seq)
                 if count == 100:

@@ -293,6 +293,21 @@ def test_a_broker_that_takes_connections_and_is_silent_is_not_gone_back_to(
 
 
 @pytest.mark.usefixtures("soon")
+def test_a_misspelt_address_that_comes_first_is_tried_again_in_vain(brokers: Brokers) -> None:
+    right = brokers.first.address
+    user = next(str(n) for n in range(1_000) if ranked(["tpc://x:1", right], str(n))[1] == right)
+    with Client(["tpc://x:1", right], timeout_ms=PATIENT_MS) as client:
+        client.login(user, "password1")
+        tried: list[int] = []
+        until(
+            lambda: len(set(tried)) > 2,
+            act=lambda: (client.ping(), tried.append(client._session.way._numbers)),
+        )
+        assert client.broker == right
+        assert len(brokers.first.seen) == 1
+
+
+@pytest.mark.usefixtures("soon")
 def test_closing_a_client_that_is_trying_a_broker_leaves_nothing_open(brokers: Brokers) -> None:
     before = descriptors()
     with Client(brokers.addresses, timeout_ms=PATIENT_MS, retry_ms=200) as client:
