@@ -13,9 +13,11 @@ import pytest
 from broker.exits import Exit
 from clients import Client
 from tests.e2e.program import Serving, complaint, connect, eventually, run
+from tests.e2e.program import refused as refusal
 from tests.stores import redis_server
 from tests.stores.engines import absent
 from tests.stores.redis_server import KEEPING, Server, free_port
+from tests.transports.certificates import make_certificate
 
 NUMBERS = count(1)
 PASSWORD = "geheim-123"
@@ -104,6 +106,37 @@ def test_a_server_that_goes_and_comes_is_told_as_unavailable_and_then_serves(
         eventually(lambda: broker.page("/healthz") == (200, "alive\n"))
         assert broker.stop().code == Exit.OK
     server.stop()
+
+
+def test_a_server_that_keeps_silent_holds_neither_the_answers_nor_the_end(tmp_path: Path) -> None:
+    server = Server(*KEEPING)
+    try:
+        with serving(tmp_path / "data", server.url) as broker:
+            with connect(broker, "shafwa", "mks") as client:
+                client.send("fadly", "before")
+                server.pause()
+                assert refusal(lambda: client.send("fadly", "after", timeout_ms=8_000))
+                eventually(lambda: broker.page("/healthz") == (200, "degraded\n"))
+            assert broker.stop().code == Exit.OK  # within what SIGTERM may take
+    finally:
+        server.resume()
+        server.stop()
+
+
+def test_an_encrypted_server_is_believed_by_its_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, port = make_certificate(tmp_path, "elsewhere"), free_port()
+    keys = ("--tls-cert-file", str(made.cert), "--tls-key-file", str(made.key))
+    server = Server(*KEEPING, "--tls-port", str(port), "--tls-auth-clients", "no", *keys)
+    try:
+        assert "certificate verify failed" in refused(tmp_path, f"rediss://127.0.0.1:{port}")
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.cert))
+        assert "Hostname mismatch" in refused(tmp_path, f"rediss://localhost:{port}")
+        with serving(tmp_path / "data", f"rediss://127.0.0.1:{port}") as broker:
+            assert f"Redis at 127.0.0.1:{port}" in broker.out
+    finally:
+        server.stop()
 
 
 def test_administrators_need_no_running_broker(tmp_path: Path, url: str) -> None:

@@ -314,6 +314,16 @@ def test_a_server_without_any_of_it_is_not_the_store_that_was_opened(
     again.close()
 
 
+def test_that_everything_is_gone_is_noticed_without_a_broken_connection(
+    forgetful: Server, store: RedisStore
+) -> None:
+    with_users(store, "bob")
+    tidy(store, NOW_MS)
+    forgetful.tell("FLUSHALL")
+    with pytest.raises(StoreFailedError, match="lost its data"):
+        tidy(store, NOW_MS)
+
+
 def test_a_witness_remembers_the_latest_and_never_a_lower_sequence() -> None:
     witness = Witness(Keys("kotak"), retention_ms=1_000, witnessed_max=2)
     for name, seq in (("ann", 1), ("bob", 5), ("bob", 3), ("eve", 7)):

@@ -288,7 +288,12 @@ def _connected(
     username: str | None = None,
     password: str | None = None,
 ) -> Connection:
+    # By name and by whoever the system, or SSL_CERT_FILE, trusts; older libraries ask for less.
+    tls: dict[str, Any] = (
+        {"ssl_check_hostname": True, "ssl_cert_reqs": "required"} if url.tls else {}
+    )
     connection = (SSLConnection if url.tls else Connection)(
+        **tls,
         host=address[0],
         port=address[1],
         username=username,

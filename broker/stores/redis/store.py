@@ -91,6 +91,7 @@ class RedisStore:
         self._rooms = Rooms(self._link, self._keys)
         self._sent = Sent(self._link, self._keys)
         self._expiry = Expiry(self._link, self._keys, limits)
+        self._walking = False
         self._walk = Walk(self._link, self._keys, self._records, self._expiry, limits)
 
     def _settle_epoch(self) -> Epoch:
@@ -359,7 +360,10 @@ class RedisStore:
     # --- keeping house -----------------------------------------------------------------------
 
     def tidy(self, now_ms: int) -> bool:
-        return self._walk.step(now_ms)
+        if not self._walking:
+            self._require_epoch()  # where everything is gone, no connection need have broken
+        self._walking = self._walk.step(now_ms)
+        return self._walking
 
     def close(self) -> None:
         """Write down what was noted of the last batch, if the server is there, and hang up."""
