@@ -45,27 +45,29 @@ class Push:
                     self._look_after(frames, subscription, now_ms)
 
     def _look_after(self, frames: Frames, subscription: Subscription, now_ms: int) -> None:
+        # With nothing in flight all of the window is free, whatever is acknowledged: one look.
+        limit = subscription.window if subscription.idle else 0
         try:
             device = self._sessions.find(subscription.token, now_ms).device
-            state = self._read(subscription, device, 0)
+            page = self._read(subscription, device, limit)
+            room = subscription.room(page.cursor)
+            lost = page.lost
+            if lost is not None and lost.last > max(subscription.sent, subscription.told):
+                # Deleted before its turn came: the answer to the next subscribe says so.
+                self._end(frames, subscription)
+                return
+            if not limit and room > 0:
+                page = self._read(subscription, device, room)
         except WireError:  # logged out, expired, or the account is gone
             self._end(frames, subscription)
             return
-        room = subscription.room(state.cursor)
-        if state.lost is not None and state.lost.last > max(subscription.sent, subscription.told):
-            # Deleted before its turn came: the answer to the next subscribe says so.
-            self._end(frames, subscription)
-            return
-        page = None
-        if room > 0:
-            page = self._read(subscription, device, room)
-            if page.messages:
-                after = subscription.push(page.messages)
-                event = self._replies.messages_event(subscription, after, page)
-                frames.setdefault(subscription.route, []).append(event)
-        elif self._store.shared:
+        if page.messages:
+            after = subscription.push(page.messages)
+            event = self._replies.messages_event(subscription, after, page)
+            frames.setdefault(subscription.route, []).append(event)
+        elif room == 0 and self._store.shared:
             self._subscriptions.await_room(subscription)
-        if page is None or not page.more:
+        if room == 0 or not page.more:
             self._subscriptions.due.discard(subscription)
 
     def _read(self, subscription: Subscription, device: str, limit: int) -> Page:

@@ -71,6 +71,11 @@ class Subscription:
         self._in_flight: deque[tuple[int, int, str]] = deque()  # sequence, bytes, mailbox
         self._bytes = 0
 
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing is in flight."""
+        return not self._in_flight
+
     def room(self, cursor: int) -> int:
         """Return how many more messages may be pushed, now that ``cursor`` is acknowledged."""
         self.sent = max(self.sent, cursor)

@@ -8,7 +8,7 @@ import pytest
 
 from broker.core import news, push
 from broker.core.handlers import Policy
-from broker.core.model import Account, Block, Kind, Membership, News, Room, SessionRecord
+from broker.core.model import Account, Block, Kind, Membership, News, Page, Room, SessionRecord
 from broker.core.ports import Key, R, StoreUnavailableError
 from broker.core.refusals import RETRY_AFTER_MS
 from broker.core.sessions import CHECK_MS, SessionLimits
@@ -35,6 +35,7 @@ class SharedStore(FaultyStore):
         self.told: dict[str, int] = {}
         self.tellings = 0
         self.looks = 0
+        self.reads = 0
         self.listing_fault: Exception | None = None
 
     def news(self) -> Sequence[News]:
@@ -50,6 +51,10 @@ class SharedStore(FaultyStore):
 
     def heard(self, users: Collection[str]) -> Mapping[str, int]:
         return {user: at_ms for user, at_ms in self.told.items() if user in users}
+
+    def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
+        self.reads += 1
+        return super().read(user, device, after, limit, bytes_max)
 
     def find(self, kind: type[R], key: Key) -> R | None:
         self.looks += kind is SessionRecord
@@ -173,6 +178,17 @@ def test_what_was_sent_elsewhere_is_pushed_with_the_news(world: Shared) -> None:
     world.shared.waiting.append(News(Kind.MAILBOX, "ann"))
     world.turn()
     assert [each["text"] for each in world.events[0][1]["messages"]] == ["hi"]
+
+
+def test_what_comes_when_nothing_is_in_flight_is_pushed_with_one_look(world: Shared) -> None:
+    """Each look is a way to the server."""
+    ann = world.user("ann")
+    world.ok("subscribe", ann, window=10)
+    reads = world.shared.reads
+    world.send(ann, "ann", "m1")
+    assert (len(world.events), world.shared.reads) == (1, reads + 1)
+    world.send(ann, "ann", "m2")  # room has to be found first
+    assert (len(world.events), world.shared.reads) == (2, reads + 3)
 
 
 def test_a_room_that_was_joined_or_left_elsewhere_is_listened_to_or_not(world: Shared) -> None:
