@@ -5,16 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 
 import pytest
 
 from broker.core.model import Account, Kind, Membership, News, Room, SessionRecord
+from broker.core.ports import StoreUnavailableError
 from broker.stores.redis import RedisStore, news
 from broker.stores.redis.telling import CHANGES_KEPT, SEEN_KEPT_MS
 from tests.stores import redis_server
 from tests.stores.engines import absent
-from tests.stores.redis_server import DEADLINE_S, KEEPING, Server
+from tests.stores.redis_server import DEADLINE_S, KEEPING, Cluster, Server
 from tests.stores.steps import NOW_MS, send, with_users
 
 NUMBERS = count(1)
@@ -48,11 +50,11 @@ def there(url: str, here: RedisStore) -> Iterator[RedisStore]:
     store.close()
 
 
-def wait_for(store: RedisStore, wanted: News) -> list[News]:
-    """Return what came, up to what was waited for."""
+def wait_for(store: RedisStore, *wanted: News) -> list[News]:
+    """Return what came, up to any of what was waited for."""
     found: list[News] = []
     deadline = time.monotonic() + DEADLINE_S
-    while wanted not in found:
+    while not {*wanted} & {*found}:
         assert time.monotonic() < deadline, f"no {wanted}, but {found}"
         found += store.news()
         time.sleep(0.002)
@@ -269,3 +271,43 @@ def test_who_was_not_heard_for_long_is_forgotten(here: RedisStore) -> None:
         with here.batch():
             here.hear("ben", NOW_MS + SEEN_KEPT_MS + number * 60_000)
     assert list(here.heard(["ann", "ben"])) == ["ben"]
+
+
+# --- a cluster that changes ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """One whose servers may go."""
+    cluster = Cluster(replicas=1)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_where_another_server_takes_over_the_news_comes_from_there(
+    cluster: Cluster, *, silent: bool
+) -> None:
+    """Also where the old one keeps its connections open, and says nothing."""
+    here, there = RedisStore(cluster.url), with_users(RedisStore(cluster.url), "ben")
+    settle(here, "ben")
+    gone = cluster.holder(there._keys.of("ben", "meta"))
+    (gone.pause if silent else gone.kill)()
+    told: News | None = None
+    numbers = count(1)
+    while told != News(Kind.MAILBOX, "ben"):
+        send_late(there, f"m{next(numbers)}")
+        told = wait_for(here, ANYTHING, News(Kind.MAILBOX, "ben"))[-1]
+    here.close()
+    there.close()
+
+
+def send_late(store: RedisStore, message_id: str) -> None:
+    """Send to ben as soon as there is somebody to take it."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        with suppress(StoreUnavailableError):
+            send(store, message_id, to="ben")
+            return
+        assert time.monotonic() < deadline, "nobody takes over"
+        time.sleep(0.05)
