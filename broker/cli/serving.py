@@ -60,6 +60,8 @@ def _serve(args: argparse.Namespace) -> int:
 
 def _check_store(url: str) -> None:
     """Errors: `ExitError`, where the store's URL is none, or its library is missing."""
+    if not url.startswith("redis"):
+        return  # nor are libraries loaded for it
     from broker.core.ports import StoreUnusableError
     from broker.stores import place_of
 
