@@ -22,6 +22,9 @@ CACHE_SESSIONS_MAX = 100_000
 #: What a shared store says of a session is believed for so long at most, in milliseconds, even
 #: where the news of its end was never written: a broker died between the one and the other.
 CHECK_MS: Final = 60_000
+#: A list of all sessions of a shared store is good for so long, in milliseconds: it costs a walk
+#: over everybody, and anybody may ask for it.
+LISTED_MS: Final = 5_000
 #: A session's use is written down after this part of its idle time, not with every command.
 _TOUCH_PARTS = 100
 
@@ -98,7 +101,9 @@ class Sessions:
         self._touch_ms = limits.idle_ms // _TOUCH_PARTS
         self._lease_ms = lease_ms
         self._cache: dict[str, Session] = {}
-        #: Where the store is shared: the tokens of the cache by user, and when we told of each.
+        #: Where the store is shared: who was online, and up to when that is good; the tokens of
+        #: the cache by user; when we told of each.
+        self._listed: tuple[int, dict[str, int]] = (0, {})
         self._tokens: defaultdict[str, set[str]] = defaultdict(set)
         self._told_ms: dict[str, int] = {}
         #: When each user was heard last, in milliseconds, as far as this process knows.
@@ -124,6 +129,8 @@ class Sessions:
         record = SessionRecord(_digest(token), user, now_ms, expires_ms, device, key)
         self._store.put(record)
         self._heard_ms[user] = now_ms
+        if self._store.shared:
+            self._listed[1].setdefault(user, now_ms)
         return self._renewed(self._remember(token, record, now_ms), now_ms)
 
     def resolve(self, token: str, now_ms: int) -> Session:
@@ -205,12 +212,17 @@ class Sessions:
     def online(self, now_ms: int) -> dict[str, int]:
         """Return the users with a live session, in order of login, and when each was heard last.
 
-        Who was not heard since the broker was started: when the session was last refreshed.
+        Who was not heard since the broker was started: when the session was last refreshed. Where
+        the store is shared, this is what was so `LISTED_MS` ago at the latest, and the logins here.
         """
-        seen: dict[str, int] = {}
-        for each in self._store.find_all(SessionRecord):
-            if each.expires_ms > now_ms:
-                seen[each.user] = max(seen.get(each.user, 0), self._refreshed_ms(each))
+        good_until_ms, seen = self._listed
+        if now_ms >= good_until_ms:
+            seen = {}
+            for each in self._store.find_all(SessionRecord):
+                if each.expires_ms > now_ms:
+                    seen[each.user] = max(seen.get(each.user, 0), self._refreshed_ms(each))
+            if self._store.shared:
+                self._listed = (now_ms + LISTED_MS, seen)
         return {user: max(at_ms, self._heard_ms.get(user, 0)) for user, at_ms in seen.items()}
 
     def _refreshed_ms(self, record: SessionRecord) -> int:

@@ -11,7 +11,7 @@ from broker.core.handlers import Policy
 from broker.core.model import Account, Block, Kind, Membership, News, Page, Room, SessionRecord
 from broker.core.ports import Key, R, StoreUnavailableError
 from broker.core.refusals import RETRY_AFTER_MS
-from broker.core.sessions import CHECK_MS, SessionLimits
+from broker.core.sessions import CHECK_MS, LISTED_MS, SessionLimits
 from broker.core.subscriptions import CROWDED_MS
 from broker.wire.errors import Code
 from broker.wire.roles import Role
@@ -323,6 +323,22 @@ def test_who_was_heard_elsewhere_is_connected(world: Shared) -> None:
     world.now_ms += PRESENCE_MS
     listed = world.ok("user_on", ann, detail=True)["users"]
     assert [each["connected"] for each in listed] == [True, False]
+
+
+def test_who_is_online_is_not_listed_anew_for_everybody_who_asks(world: Shared) -> None:
+    ann = world.user("ann")
+
+    def online() -> list[str]:
+        return [each["user"] for each in world.ok("user_on", ann)["users"]]
+
+    assert online() == ["ann"]
+    world.user("ben")
+    world.elsewhere(
+        lambda: world.shared.put(SessionRecord(b"d" * 32, "cyd", 0, world.now_ms + 10**6))
+    )
+    assert online() == ["ann", "ben"], "who logs in here is known"
+    world.now_ms += LISTED_MS
+    assert online() == ["ann", "ben", "cyd"]
 
 
 def test_the_administrator_of_this_machine_is_nobody_to_be_heard(world: Shared) -> None:
