@@ -5,6 +5,9 @@ primary that stands still (SIGSTOP) and later goes on; kill -9 of a primary whos
 heard of it for a second, so that what was answered OK meanwhile is gone for certain. Each comes
 back after a while. Callers send one message at a time, at a pace of theirs; readers read and
 acknowledge. The checker tells which messages are gone, and whether their readers were told.
+
+A fifth, on request: a machine with a broker and such a primary. What only this broker had answered
+for is gone with it, in silence, unless a replica had to confirm (--replicas 1).
 """
 
 from __future__ import annotations
@@ -125,6 +128,21 @@ def _behind(where: Site) -> Fault:
     return Fault(strike, node.start, before)
 
 
+def _machine(where: Site) -> Fault:
+    """As `_behind`, and a broker ends with it: what only that one knew of, nobody misses."""
+    broker, primary = _broker(where), _behind(where)
+
+    def strike() -> None:
+        broker.strike()
+        primary.strike()
+
+    def mend() -> None:
+        broker.mend()
+        primary.mend()
+
+    return Fault(strike, mend, primary.before)
+
+
 def _pair(where: Site) -> tuple[Node, Node]:
     assert isinstance(where.servers, Cluster)
     return where.servers.pairs()[0]
@@ -136,7 +154,10 @@ FAULTS: Final[Mapping[str, tuple[str, Callable[[Site], Fault]]]] = {
     "primary": ("kill -9 of a primary", _primary),
     "standstill": ("SIGSTOP of a primary, then SIGCONT", _standstill),
     "behind": ("kill -9 of a primary, its replica 1 s behind", _behind),
+    "machine": ("as before, and of a broker with it", _machine),
 }
+#: Of which no promise is kept without a replica that confirms: only on request.
+_BEYOND: Final = ("machine",)
 
 
 @dataclass(frozen=True)
@@ -186,7 +207,12 @@ def main(argv: Sequence[str]) -> int:
     add_site(made)
     add_callers(made, seconds=14.0)
     add = made.add_argument
-    add("--fault", choices=(*FAULTS, "all"), default="all", help="which (all, one after the other)")
+    add(
+        "--fault",
+        choices=(*FAULTS, "all"),
+        default="all",
+        help="which (all but machine, one after the other)",
+    )
     add("--away", type=between(0.5, 600, float), default=6.0, metavar="S",
         help="how long it stays away (6)")  # fmt: skip
     given = made.parse_args(argv)
@@ -195,8 +221,7 @@ def main(argv: Sequence[str]) -> int:
     setting = setting_of(given)
     with progress(Console(stderr=True)) as show:
         seen = [
-            _try(name, setting, callers(given), given.away, show)
-            for name in (FAULTS if given.fault == "all" else [given.fault])
+            _try(name, setting, callers(given), given.away, show) for name in _named(given.fault)
         ]
     conclude(
         {"site": str(setting), "faults": [each.as_json() for each in seen]},
@@ -204,6 +229,10 @@ def main(argv: Sequence[str]) -> int:
         parts=[Text(_title(setting, given.away)), _table(seen), *_judgement(seen)],
     )
     return 0 if all(each.holds for each in seen) else 1
+
+
+def _named(word: str) -> list[str]:
+    return [word] if word != "all" else [name for name in FAULTS if name not in _BEYOND]
 
 
 def _try(name: str, setting: Setting, plan: Plan, away_s: float, show: Show) -> Seen:

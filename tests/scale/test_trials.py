@@ -125,6 +125,20 @@ class TestFail:
         assert not seen.holds
         assert "never" in shown(fail._table([seen]))
 
+    def test_all_is_what_a_promise_is_made_for(self) -> None:
+        assert fail._named("all") == ["broker", "primary", "standstill", "behind"]
+        assert fail._named("machine") == ["machine"]
+
+    def test_a_fault_strikes_in_its_time_and_the_doubt_lasts_until_it_is_mended(self) -> None:
+        where, done = site(), []
+        fault = fail.Fault(*(lambda word=word: done.append(word) for word in ("strike", "mend")))
+        happening = fail._Happening(where, fault)
+        for due in happening.course(6.0):
+            due.act()
+        assert done == ["strike", "mend"]
+        (restart,) = where.restarts
+        assert restart.killed_ns == happening.at_ns <= restart.ready_ns
+
     def test_every_fault_has_a_name_for_people(self) -> None:
         assert all(told for told, _ in FAULTS.values())
 
