@@ -237,15 +237,20 @@ def _fails(*_: object) -> None:
     raise OSError("no way there")
 
 
-def test_a_server_that_goes_and_comes_is_listened_to_again() -> None:
+def test_a_server_that_goes_and_comes_is_listened_to_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     server = Server(*KEEPING)
     try:
         here = RedisStore(server.url)
         there = with_users(RedisStore(server.url), "ben")
         settle(here, "ben")
         server.kill()
+        time.sleep(1)  # so that it tries in vain some times
         server.start()
         wait_for(here, ANYTHING)
+        told = [each for each in caplog.records if "interrupted" in each.message]
+        assert len(told) == 1, "once, not with each attempt"
         send(there, "m1", to="ben")
         wait_for(here, News(Kind.MAILBOX, "ben"))
         here.close()

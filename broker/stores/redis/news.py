@@ -44,6 +44,8 @@ COMPARE_S: Final = 0.8 * NEWS_LATE_MS_MAX / 1_000
 #: Until the first attempt to connect again, and between the later ones at most.
 _PAUSE_S: Final = 0.1
 _PAUSE_S_MAX: Final = 2.0
+#: What the end of the thread may take.
+_END_S: Final = 5.0
 #: Commands that are sent, or mailboxes compared, at once.
 _AT_ONCE: Final = 500
 #: News that waits to be asked for; above it, it is that anything may have changed.
@@ -88,6 +90,8 @@ class Listener:
             return ()
         with self._lock:
             heard, self._waiting = self._waiting, {}
+        if _ANYTHING in heard:
+            self._known.clear()  # a server that took over may give lower sequences
         known = self._known
         return [each for each, seq in heard.items() if not seq or seq > known.get(each.name, 0)]
 
@@ -110,11 +114,13 @@ class Listener:
             self._known[name] = seq
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread. One that waits for a server which keeps silent is left to itself."""
         self._closing = True
         self._ring()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_END_S)
+            if self._thread.is_alive():
+                return
         self._bell.close()
         self._rope.close()
 
@@ -132,16 +138,17 @@ class Listener:
 
     def _live(self) -> None:
         """Listen until the end, whatever comes."""
-        pause_s = _PAUSE_S
+        pause_s, told = _PAUSE_S, False
         while not self._closing:
             began = time.monotonic()
             ears = Ears(self._url, self._keys, self._bell, self._say)
             try:
                 self._listen(ears)
             except _FAILURES as error:
-                log.warning(
-                    "news of other brokers is interrupted", extra={"fields": {"reason": str(error)}}
-                )
+                if ears.opened or not told:  # once for as long as it lasts
+                    fields = {"reason": str(error)}
+                    log.warning("news of other brokers is interrupted", extra={"fields": fields})
+                told = True
             except Exception:
                 log.exception("the listener for news met a fault")
             finally:
@@ -216,6 +223,11 @@ class Ears:
         #: The last sequences of mailboxes, and the last entries of the streams.
         self._last: dict[str, int] = {}
         self._entries: dict[str, bytes] = {}
+
+    @property
+    def opened(self) -> bool:
+        """Tell whether everything has been subscribed to."""
+        return not self._opening
 
     def open(self, wanted: frozenset[str]) -> None:
         """Connect, and subscribe to everything."""
