@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from broker.wire.envelope import encode_error, encoder
+from broker.wire.errors import Code, WireError
 from clients.errors import ConnectionFailed, RequestTimeout, Unauthorized, Unavailable
 from clients.fleet import RETURN_MS, ranked
 from clients.way import CONNECT_ELSEWHERE_MS, TURN_MS
@@ -365,6 +367,23 @@ def test_a_first_broker_that_stays_away_is_tried_beside_the_second_and_more_seld
         run(world, node, ms=3_000)
     assert node.at == SECOND
     assert 2 <= len(world.wires) - wires <= 4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 400", encode_error(encoder(), 1, WireError(Code.UNAVAILABLE, "no store"))],
+)
+def test_whoever_answers_anything_but_ok_when_it_is_tried_is_not_gone_back_to(
+    world: World, node: Node, answer: bytes
+) -> None:
+    gone_on(world, node)
+    run_until(world, node, done=lambda: node.scout)
+    assert node.scout is not None
+    node.scout.replies.clear()
+    node.scout.replies.append(answer)
+    run(world, node, ms=3_000)
+    assert node.at == SECOND
+    assert node.scout is None
 
 
 def test_a_subscription_goes_back_without_a_word(world: World, node: Node) -> None:
