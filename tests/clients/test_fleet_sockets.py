@@ -293,6 +293,19 @@ def test_a_broker_that_takes_connections_and_is_silent_is_not_gone_back_to(
 
 
 @pytest.mark.usefixtures("soon")
+def test_a_broker_that_stays_away_is_tried_again_and_nobody_waits_for_it(
+    brokers: Brokers, client: Client
+) -> None:
+    brokers.first.stop()
+    client.send("fadly", "0")
+    begin = client._session.way._numbers
+    until(lambda: client._session.way._numbers > begin + 2, act=client.ping)
+    assert client.broker == brokers.second.address
+    assert len(brokers.second.seen) == 1
+    brokers.first.start()
+
+
+@pytest.mark.usefixtures("soon")
 def test_a_misspelt_address_that_comes_first_is_tried_again_in_vain(brokers: Brokers) -> None:
     right = brokers.first.address
     user = next(str(n) for n in range(1_000) if ranked(["tpc://x:1", right], str(n))[1] == right)
