@@ -323,6 +323,8 @@ def _is_light(call: Call) -> bool:
 def _unreachable(url: RedisUrl, error: Exception) -> str:
     if isinstance(error, AuthenticationError):
         return f"Redis at {url.where} does not let us in ({_told_of(error)}): correct the password"
+    if isinstance(error, BusyLoadingError):
+        return f"Redis at {url.where} is still reading its data: start again in a moment"
     if isinstance(error, ClusterDownError) or "cluster support disabled" in str(error):
         return f"no Redis Cluster serves at {url.where} ({_told_of(error)})"
     return f"no Redis answers at {url.where} ({_told_of(error)}): start it, or correct the address"
