@@ -91,9 +91,10 @@ def test_what_was_sent_to_one_broker_is_read_at_another_and_after_a_kill(
 
 
 def test_a_server_that_goes_and_comes_is_told_as_unavailable_and_then_serves(
-    tmp_path: Path,
+    tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     server = Server(*KEEPING)
+    request.addfinalizer(server.stop)
     with serving(tmp_path / "data", f"{server.url}?timeout_ms=500") as broker:
         with connect(broker, "shafwa", "mks") as client:
             client.send("fadly", "before")
@@ -105,7 +106,6 @@ def test_a_server_that_goes_and_comes_is_told_as_unavailable_and_then_serves(
             assert texts(client) == ["before", "after"]
         eventually(lambda: broker.page("/healthz") == (200, "alive\n"))
         assert broker.stop().code == Exit.OK
-    server.stop()
 
 
 def test_a_server_that_keeps_silent_holds_neither_the_answers_nor_the_end(tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ class Server:
                 try:
                     client.ping()
                 except (redis.ConnectionError, redis.BusyLoadingError):
-                    assert time.monotonic() < deadline, "the server does not answer"
+                    if time.monotonic() > deadline or self._process.poll() is not None:
+                        self.stop()
+                        raise
                     time.sleep(0.02)
                 else:
                     return
@@ -120,7 +122,10 @@ class Sentinel(Server):
         self._own = folder
 
     def command(self) -> list[str]:
-        return ["redis-server", str(self._config), "--sentinel", "--port", str(self.port)]
+        return [
+            *("redis-server", str(self._config), "--sentinel"),
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
+        ]
 
 
 class Cluster:

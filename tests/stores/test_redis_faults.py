@@ -48,6 +48,13 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
+def replica() -> Iterator[Server]:
+    replica = Server(*KEEPING)
+    yield replica
+    replica.stop()
+
+
+@pytest.fixture
 def forgetful() -> Iterator[Server]:
     """One that comes back with what it had when it last saved."""
     server = Server("--appendonly", "no")
@@ -114,8 +121,7 @@ def serves(store: RedisStore) -> bool:
 # --- replicas --------------------------------------------------------------------------------
 
 
-def test_with_replicas_an_answer_waits_until_they_have_it(server: Server) -> None:
-    replica = Server()
+def test_with_replicas_an_answer_waits_until_they_have_it(server: Server, replica: Server) -> None:
     replica.replicate(server)
     store = with_users(RedisStore(f"{server.url}?replicas=1"), "bob")
     assert store.durability == "replicated=1"
@@ -125,7 +131,6 @@ def test_with_replicas_an_answer_waits_until_they_have_it(server: Server) -> Non
     assert [(each.message_id, each.seq) for each in read(promoted).messages] == [("m1", seq)]
     for each in (store, promoted):
         each.close()
-    replica.stop()
 
 
 def with_promoted(replica: Server) -> RedisStore:
@@ -133,9 +138,10 @@ def with_promoted(replica: Server) -> RedisStore:
     return RedisStore(f"{replica.url}?allow_memory=yes")
 
 
-def test_without_them_nothing_is_answered_for_not_even_when_it_is_repeated(server: Server) -> None:
+def test_without_them_nothing_is_answered_for_not_even_when_it_is_repeated(
+    server: Server, replica: Server
+) -> None:
     """A repetition writes nothing, and still must not be confirmed by nobody."""
-    replica = Server()
     replica.replicate(server)
     store = with_users(RedisStore(f"{server.url}?replicas=1&timeout_ms=2000"), "bob")
     first = send(store, "m1")
@@ -150,7 +156,6 @@ def test_without_them_nothing_is_answered_for_not_even_when_it_is_repeated(serve
     replica.replicate(server)
     assert send(store, "m2") == read(store).messages[0].seq
     store.close()
-    replica.stop()
 
 
 def test_a_broker_starts_while_a_replica_is_on_its_way(
@@ -168,10 +173,12 @@ def test_a_broker_starts_while_a_replica_is_on_its_way(
 
 
 @pytest.mark.slow
-def test_sentinels_are_asked_again_when_the_primary_has_gone(server: Server) -> None:
-    replica = Server(*KEEPING)
+def test_sentinels_are_asked_again_when_the_primary_has_gone(
+    server: Server, replica: Server, request: pytest.FixtureRequest
+) -> None:
     replica.replicate(server)
     sentinel = Sentinel("post", server)
+    request.addfinalizer(sentinel.stop)
     deaf = f"127.0.0.1:{redis_server.free_port()}"
     url = f"redis+sentinel://{deaf},127.0.0.1:{sentinel.port}/post?timeout_ms=500&replicas=1"
     store = with_users(RedisStore(url), "bob")
@@ -183,8 +190,6 @@ def test_sentinels_are_asked_again_when_the_primary_has_gone(server: Server) -> 
     server.start()  # as the replica that it now is
     poll(lambda: stores(store, "m2"))
     store.close()
-    sentinel.stop()
-    replica.stop()
 
 
 def stores(store: RedisStore, message_id: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -69,13 +70,17 @@ class Machine(RuleBasedStateMachine):
         with_users(self.brokers[0], *USERS)
         self.boxes = {user: Box() for user in USERS}
         #: Of a mailbox: its keys as they once were, and the ids that were in it.
-        self.copies: dict[str, tuple[dict[bytes, bytes], dict[str, int]]] = {}
+        self.copies: dict[str, tuple[dict[Any, Any], dict[str, int]]] = {}
         self.redis = self.server.client()
 
     def teardown(self) -> None:
         for broker in self.brokers:
             broker.close()
         self.redis.close()
+
+    def keys(self, user: str) -> list[Any]:
+        found: list[Any] = self.redis.keys(f"{self.prefix}:{{u:{user}}}:*")
+        return found
 
     @rule(at=a_broker, user=a_user, message_id=an_id)
     def send(self, at: int, user: str, message_id: str) -> None:
@@ -97,8 +102,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(user=a_user)
     def copy(self, user: str) -> None:
-        keys = self.redis.keys(f"{self.prefix}:{{u:{user}}}:*")
-        self.copies[user] = ({key: self.redis.dump(key) for key in keys}, {**self.boxes[user].kept})
+        copies = {key: self.redis.dump(key) for key in self.keys(user)}
+        self.copies[user] = (copies, {**self.boxes[user].kept})
 
     @precondition(lambda self: self.copies)
     @rule(data=st.data())
@@ -108,7 +113,7 @@ class Machine(RuleBasedStateMachine):
         keys, kept = self.copies[user]
         box = self.boxes[user]
         with self.redis.pipeline() as pipeline:
-            pipeline.unlink(*self.redis.keys(f"{self.prefix}:{{u:{user}}}:*"))
+            pipeline.unlink(*self.keys(user))
             for key, value in keys.items():
                 pipeline.restore(key, 0, value, replace=True)
             pipeline.execute()
