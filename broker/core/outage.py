@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from broker.core.refusals import RETRY_AFTER_MS
+
 log = logging.getLogger("kotak.service")
 
 #: An outage is over when nothing has failed for so long, in milliseconds. Of several servers one
@@ -18,7 +20,20 @@ class Outage:
     def __init__(self) -> None:
         self._since_ms = 0
         self._until_ms = 0
+        self._held_until_ms = 0
         self.active = False
+
+    def refuse(self, error: Exception, now_ms: int) -> None:
+        """Note that a whole batch was refused for it."""
+        self.note(error, now_ms)
+        self._held_until_ms = now_ms + RETRY_AFTER_MS
+
+    def holds(self, now_ms: int) -> bool:
+        """Tell whether who was refused is still to come again: nothing sent later may overtake it.
+
+        Source: docs/PROTOCOL.md, "Errors".
+        """
+        return now_ms < self._held_until_ms
 
     def note(self, error: Exception, now_ms: int) -> None:
         """Note that the store could not be reached, or would not serve."""

@@ -226,7 +226,7 @@ class Service:
             self._add_events(frames, now_ms)
             return Turn(frames, jobs, failed=False)
         except StoreUnavailableError as error:
-            self._outage.note(error, now_ms)
+            self._outage.refuse(error, now_ms)
             for job in jobs:  # of requests that are refused after all
                 self._slow.leave(job.ticket, now_ms)
             return Turn(self._refuse_all(arrivals, finished, _UNREACHABLE), [], failed=False)
@@ -278,6 +278,14 @@ class Service:
 
     # --- one batch ---------------------------------------------------------------------------
 
+    def _refusal(self, now_ms: int) -> WireError | None:
+        """Return what anything new is refused with for now."""
+        if self._full:
+            return storage_full()
+        if self._context.closed:
+            return closed()
+        return unavailable(_UNREACHABLE) if self._outage.holds(now_ms) else None
+
     def _batch(
         self, arrivals: Sequence[Arrival], finished: Sequence[Finished], now_ms: int
     ) -> tuple[Answers, list[Job]]:
@@ -285,7 +293,7 @@ class Service:
         ctx = self._context
         ctx.now_ms = now_ms
         ctx.paged.clear()
-        ctx.refusal = storage_full() if self._full else closed() if ctx.closed else None
+        ctx.refusal = self._refusal(now_ms)
         answers: Answers = {}
         jobs: list[Job] = []
         heard = self._subscriptions.heard

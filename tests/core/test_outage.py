@@ -30,7 +30,20 @@ def test_a_batch_is_answered_unavailable_as_a_whole_and_the_broker_goes_on(world
     assert [each.code for each in errors] == [Code.UNAVAILABLE, Code.UNAVAILABLE, Code.BAD_REQUEST]
     assert errors[0].retry_after_ms == RETRY_AFTER_MS
     assert not world.failed, "it may come back"
+    world.now_ms += RETRY_AFTER_MS
     assert world.send(ann, "ann", "m1") == [1], "the same id, once it is back"
+
+
+def test_what_was_sent_behind_a_refused_message_does_not_overtake_it(world: World) -> None:
+    """A pipeline of two: the first is refused, the second is under way already."""
+    ann = world.user("ann")
+    assert world.send(ann, "ann", "m0") == [1]
+    world.store.commit_faults = [gone()]
+    assert world.code("chat", ann, to="ann", text="first", id="m1") is Code.UNAVAILABLE
+    assert world.code("chat", ann, to="ann", text="second", id="m2") is Code.UNAVAILABLE
+    assert world.send(ann, "ann", "m0") == [1], "what is stored has its answer all the same"
+    world.now_ms += RETRY_AFTER_MS
+    assert world.send(ann, "ann", "m1", "m2") == [2, 3]
 
 
 def test_a_step_that_cannot_reach_the_store_ends_its_batch_and_is_no_fault_of_a_handler(
