@@ -25,6 +25,7 @@ from broker.setting_kinds import (
     FILE,
     FOLDER,
     KEYS,
+    STORE,
     Address,
     Kind,
     as_endpoint,
@@ -107,9 +108,10 @@ class Config:
     data: Path = _setting(default_data_folder, FOLDER, _STORAGE, "where messages and accounts live")
     store: str = _setting(
         "sqlite:",
-        one_of("sqlite:", "memory:"),
+        STORE,
         _STORAGE,
-        "the engine: sqlite: in the data folder, or memory: which forgets at the end",
+        "the engine: sqlite: in the data folder, memory: which forgets at the end, or redis:// and "
+        "the like, shared by many brokers",
     )
     zmq: str = _setting("tcp://127.0.0.1:8890", ENDPOINT, _DOORS, "the ZeroMQ door")
     text: Address | None = _setting(
@@ -316,12 +318,15 @@ SETTINGS: Final[Mapping[str, Setting]] = _table()
 
 
 def show(value: object) -> str:
-    """Write a value of `Config` as the file, the environment and the flags accept it."""
+    """Write a value of `Config` as the file, the environment and the flags accept it.
+
+    But for a password in an address, which is not shown.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
         return f"{value:_}"  # as TOML allows: the eye counts the digits
-    return "off" if value is None else str(value)
+    return "off" if value is None else _without_password(str(value))
 
 
 # --- Reading ---------------------------------------------------------------------------------
@@ -430,8 +435,12 @@ def _read(source: str, name: str, value: object) -> Any:
 
 def _shown(value: object) -> str:
     """Quote a bad value for the error: bounded, on one line, without what stands before an @."""
-    text = re.sub(r"//.*@", "//***@", str(value), flags=re.DOTALL)
+    text = _without_password(str(value))
     return repr(text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + "...")
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//.*@", "//***@", text, flags=re.DOTALL)
 
 
 def _check_together(config: Config, sources: Mapping[str, str]) -> None:

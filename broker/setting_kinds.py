@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple
 _HOST_PORT: Final = re.compile(
     r"(?:\[(?P<six>[^\[\]]+)\]|(?P<host>[^\[\]:/\s@]+)):(?P<port>\d{1,5})"
 )
+#: The engine judges the rest of a URL itself.
+_STORE: Final = re.compile(r"sqlite:|memory:|rediss?(?:\+cluster|\+sentinel)?://[^/?#\s]\S*")
 _WORDS: Final[Mapping[str, bool]] = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
@@ -78,6 +80,12 @@ def one_of(*words: str) -> Kind:
     return Kind(read, " or ".join(f"'{word}'" for word in words), "|".join(words))
 
 
+def _read_store(value: object) -> str:
+    if not isinstance(value, str) or not _STORE.fullmatch(value):
+        raise ValueError
+    return value
+
+
 def _read_path(value: object) -> Path:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError
@@ -123,6 +131,11 @@ def endpoint_address(endpoint: str) -> Address:
 
 
 BOOLEAN: Final = Kind(_read_boolean, "true or false", "")
+STORE: Final = Kind(
+    _read_store,
+    "'sqlite:', 'memory:', or redis:// (also redis+cluster://, redis+sentinel://; rediss with TLS)",
+    "sqlite:|memory:|URL",
+)
 FOLDER: Final = Kind(_read_path, "the path of a folder", "FOLDER")
 FILE: Final = Kind(_read_path_or("off"), "the path of a file, or 'off'", "FILE")
 KEYS: Final = Kind(_read_path_or("any"), "the path of a folder or file, or 'any'", "FOLDER|FILE")

@@ -25,6 +25,7 @@ from clients.client import DEFAULT_ADDRESS, LEAVE_MS, SUBMITTED_MAX
 from clients.curve_keys import Curve
 from clients.errors import KotakError, RequestError, WrongThread
 from clients.exchanges import Exchange, Own
+from clients.fleet import Addresses
 from clients.ids import MessageIds
 from clients.link import Link
 from clients.owner import Owner
@@ -46,7 +47,7 @@ REPLIES_A_TURN: Final = 1_000
 
 
 class AsyncClient(AsyncAsking):
-    """A client of one broker for asyncio; an async context manager; arguments as `Client`'s.
+    """A client for asyncio; an async context manager; arguments, brokers and errors as `Client`'s.
 
     It owns no thread: it watches the socket's descriptor. Cancelling a call forgets its answer;
     the request may have been sent.
@@ -54,7 +55,7 @@ class AsyncClient(AsyncAsking):
 
     def __init__(
         self,
-        address: str = DEFAULT_ADDRESS,
+        address: Addresses = DEFAULT_ADDRESS,
         *,
         token: str | None = None,
         timeout_ms: int = 30_000,
@@ -63,13 +64,13 @@ class AsyncClient(AsyncAsking):
         name: str | None = None,
         curve: Curve | None = None,
     ) -> None:
-        self.address = address
         self._token = token
         self._timeout_ms = timeout_ms
         super().__init__(name)
         self._owner = Owner()
         self._pump = Pump(
             address,
+            key=token,
             retry_ms=retry_ms,
             context=context,
             curve=curve,
@@ -78,6 +79,8 @@ class AsyncClient(AsyncAsking):
             closing=self._closing,
         )
         self._session = self._pump.session
+        #: The brokers' addresses, as one string with commas between them.
+        self.address = self._session.fleet.text
         self._make_id = MessageIds()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn_is_due = False
@@ -94,6 +97,11 @@ class AsyncClient(AsyncAsking):
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+    @property
+    def broker(self) -> str:
+        """The address of the broker that it talks to, or would talk to next."""
+        return self._session.address
 
     @property
     def token(self) -> str | None:
@@ -138,8 +146,11 @@ class AsyncClient(AsyncAsking):
         timeout_ms: int | None = None,
     ) -> Login:
         """Open a session; later calls carry its token; as `Client.login`."""
+        self._enter()
+        self._session.prefer(user, monotonic_ms())
         login = await self._ask(exchanges.login(user, password, device), timeout_ms)
         self._token = login.token
+        self._session.fleet.login_at = self._session.address
         return login
 
     async def logout(self, *, timeout_ms: int | None = None) -> None:

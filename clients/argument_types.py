@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from broker.wire.limits import SEQ_MAX
-from clients.invocation import UsageError, broker_address
+from clients.invocation import UsageError, broker_addresses
 
 _T = TypeVar("_T")
 
@@ -19,9 +19,9 @@ TIMEOUT_S_MAX: Final = 3_600.0
 LIMIT_MAX: Final = 1_000_000
 
 
-def address(text: str) -> str:
+def addresses(text: str) -> str:
     try:
-        return broker_address(text)
+        return broker_addresses(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol, Self, TypeAlias
 from broker.wire.commands import INBOX
 from broker.wire.limits import INBOX_MESSAGES_MAX, WINDOW_DEFAULT, WINDOW_MAX
 from clients.curve_keys import Curve
-from clients.display import safe_line
+from clients.display import broker_at, safe_line
 from clients.errors import HistoryLost, InternalError, KotakError, RequestError, Unavailable
 from clients.results import History, Inbox, Login, Message, Receipt, Room, Status, User
 
@@ -193,7 +193,7 @@ def _watch_some(
 @contextlib.contextmanager
 def waiting_notice(address: str, *, after_s: float = NOTICE_AFTER_S) -> Iterator[None]:
     """Say on standard error what is being waited for, should it take longer than ``after_s``."""
-    notice = f"waiting for the broker at {safe_line(address)} (Ctrl-C to give up)\n"
+    notice = f"waiting for {broker_at(address)} (Ctrl-C to give up)\n"
     timer = Timer(after_s, _say, (notice,))
     timer.daemon = True
     timer.start()

@@ -16,7 +16,7 @@ from typing import Final
 
 from broker.wire.limits import INBOX_MESSAGES_MAX
 from clients import block_commands, commands, history_commands, room_commands
-from clients.argument_types import address, limit, seconds, sequence, told_by
+from clients.argument_types import addresses, limit, seconds, sequence, told_by
 from clients.calls import MESSAGES_PER_RUN_MAX, Connect, sentence
 from clients.client import Client
 from clients.curve_keys import CurveKeyError
@@ -63,9 +63,10 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     common.add_argument(
         "--broker",
         metavar="tcp://HOST:PORT",
-        type=address,
+        type=addresses,
         default=argparse.SUPPRESS,
-        help="the broker's ZeroMQ door (default: $KOTAK_BROKER, else where the session is from, "
+        help="the broker's ZeroMQ door; several brokers of one store with commas between "
+        "(default: $KOTAK_BROKER, else where the session is from, "
         f"else {DEFAULT_ADDRESS})",
     )
     common.add_argument(
@@ -350,6 +351,8 @@ def explain(error: Exception, call: Invocation) -> tuple[int, str] | None:
     """Return the exit code and the sentence for what went wrong; None where we do not know it."""
     outcome: tuple[int, str] | None = None
     match error:
+        case Unauthorized() if "," in call.address:
+            outcome = REFUSED, f"not logged in: run {call.login_command()}; {sentence(error)}"
         case NotLoggedInError() | Unauthorized():
             outcome = REFUSED, f"not logged in: run {call.login_command()}"
         case ConnectionFailed() | RequestTimeout():

@@ -29,8 +29,10 @@ from clients.asking import Asking
 from clients.curve_keys import Curve
 from clients.errors import KotakError, RequestError
 from clients.exchanges import Exchange, Own
+from clients.fleet import Addresses
 from clients.ids import MessageIds
 from clients.link import Link
+from clients.outbox import PENDING_MAX
 from clients.owner import Owner
 from clients.pump import Context, Pump, monotonic_ms
 from clients.request import Call
@@ -41,7 +43,6 @@ from clients.results import (
     read,
     read_receipt,
 )
-from clients.session import PENDING_MAX
 from clients.subscription import Subscription
 
 T = TypeVar("T")
@@ -88,17 +89,29 @@ class Pending:
 
 
 class Client(Asking):
-    """A blocking client of one broker; a context manager.
+    """A blocking client of a broker, or of several that share a store; a context manager.
+
+    ``address``: ``tcp://HOST:PORT``; several with commas between them, or a sequence of addresses
+    (64 at most). One of several is talked to at a time: the first one in an order that follows from
+    the user of `login`, else from ``token``, else by lot. Where it is lost, silent, or says
+    ``unavailable``, the next one is gone on to, with the same requests and message ids, and
+    messages go on behind the last one received; a better one that failed is tried again after 15 to
+    45 s, when nothing is under way. A call fails only once its own time is over, and names what
+    each broker said. No share of a call's time is spent on one broker alone, so the fewer
+    milliseconds a call has, the sooner it goes on.
 
     ``timeout_ms`` is the default for each call, repetitions included. ``retry_ms`` of silence make
     it probe the connection, and as much again make it reconnect. ``context`` is shared and
     left alone where given. ``name`` is what `hello` tells the broker. ``curve``
-    (`clients.curve_keys.read_curve`) encrypts. No connection is made before the first call.
+    (`clients.curve_keys.read_curve`) encrypts, with one key for all brokers of the list. No
+    connection is made before the first call.
+
+    Errors: `BadRequest`, where there is no address, or too many.
     """
 
     def __init__(
         self,
-        address: str = DEFAULT_ADDRESS,
+        address: Addresses = DEFAULT_ADDRESS,
         *,
         token: str | None = None,
         timeout_ms: int = 30_000,
@@ -107,13 +120,13 @@ class Client(Asking):
         name: str | None = None,
         curve: Curve | None = None,
     ) -> None:
-        self.address = address
         self._token = token
         self._timeout_ms = timeout_ms
         super().__init__(name)
         self._owner = Owner()
         self._pump = Pump(
             address,
+            key=token,
             retry_ms=retry_ms,
             context=context,
             curve=curve,
@@ -122,6 +135,8 @@ class Client(Asking):
             closing=self._closing,
         )
         self._session = self._pump.session
+        #: The brokers' addresses, as one string with commas between them.
+        self.address = self._session.fleet.text
         self._make_id = MessageIds()
         self._poller = zmq.Poller()
         self._submitted = 0
@@ -136,6 +151,11 @@ class Client(Asking):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def broker(self) -> str:
+        """The address of the broker that it talks to, or would talk to next."""
+        return self._session.address
 
     @property
     def token(self) -> str | None:
@@ -186,8 +206,11 @@ class Client(Asking):
         Errors: `BadCredentials`, `RateLimited`, `Busy`, `BadRequest`. Source: docs/PROTOCOL.md,
         "Readers".
         """
+        self._owner.check()
+        self._session.prefer(user, monotonic_ms())
         login = self._ask(exchanges.login(user, password, device), timeout_ms)
         self._token = login.token
+        self._session.fleet.login_at = self._session.address
         return login
 
     def logout(self, *, timeout_ms: int | None = None) -> None:
@@ -287,12 +310,12 @@ class Client(Asking):
 
         ``timeout_ms`` is for the broker's first answer; from then on lost connections and
         restarted brokers are waited for without end, and ``on_connection`` is called with False and
-        True when messages stop and come again (it must not raise, nor use the client). Setting
-        ``stop``, from any thread, ends the loop. The client may be used within it; one loop a
-        client. It ends with the client at the latest, or with its last reference: to end it at a
-        certain place use `contextlib.closing`. Errors: `Unauthorized`, also when the session ends
-        later; `Busy`, `ConnectionFailed`, `RequestTimeout`; `HistoryLost`, once for each loss: call
-        `messages` again to go on.
+        True when messages stop and come again (of several brokers: when none answers any more);
+        it must not raise, nor use the client. Setting ``stop``, from any thread, ends the loop. The
+        client may be used within it; one loop a client. It ends with the client at the latest, or
+        with its last reference: to end it at a certain place use `contextlib.closing`. Errors:
+        `Unauthorized`, also when the session ends later; `Busy`, `ConnectionFailed`,
+        `RequestTimeout`; `HistoryLost`, once for each loss: call `messages` again to go on.
         """
         self._owner.check()
         session = self._session

@@ -22,6 +22,7 @@ from clients.calls import (
     watch_inbox,
 )
 from clients.display import (
+    broker_at,
     lost_text,
     message_json,
     message_text,
@@ -31,7 +32,7 @@ from clients.display import (
     user_json,
 )
 from clients.errors import BadCredentials, ConnectionFailed, KotakError, Unauthorized
-from clients.invocation import Invocation, UsageError
+from clients.invocation import Invocation, UsageError, may_know
 from clients.results import Inbox, Login, Message
 from clients.session_file import (
     SavedSession,
@@ -115,7 +116,7 @@ def _reader(user: str, name: str, device: str | None) -> str:
 def _session_to_end(call: Invocation) -> str | None:
     with contextlib.suppress(SessionFileError):
         saved = read_session(call.path)
-        if saved and saved.address == call.address:
+        if saved and may_know(saved, call.address):
             return saved.token
     return None
 
@@ -218,8 +219,8 @@ def watch(call: Invocation) -> None:
         require_reader()
 
     def note_connection(up: bool) -> None:  # noqa: FBT001 - a callback's only argument
-        where = safe_line(call.address)
-        say = f"the broker at {where} is back" if up else f"waiting for the broker at {where}"
+        where = broker_at(call.address)
+        say = f"{where} is back" if up else f"waiting for {where}"
         with contextlib.suppress(OSError, ValueError):  # nobody is left to read it
             note(say)
 

@@ -34,6 +34,11 @@ def safe_line(text: str) -> str:
     return safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def broker_at(address: str) -> str:
+    """Return what to call the broker at an address, or one of several with commas between."""
+    return f"{'one of the brokers' if ',' in address else 'the broker'} at {safe_line(address)}"
+
+
 def person(user: str, name: str) -> str:
     """Return the display name with the user name, which alone is unique."""
     return safe_line(user if name in ("", user) else f"{name} ({user})")

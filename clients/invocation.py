@@ -17,6 +17,8 @@ from clients.calls import Calls, Connect, waiting_notice
 from clients.curve_keys import read_curve
 from clients.curve_option import chosen_curve, curve_value, kept_value
 from clients.display import safe_line
+from clients.errors import BadRequest
+from clients.fleet import parse_addresses
 from clients.password_input import read_password
 from clients.session_file import SavedSession, SessionFileError, read_session, session_path
 
@@ -42,10 +44,22 @@ def broker_address(text: str, source: str = "") -> str:
     return text
 
 
+def broker_addresses(text: str, source: str = "") -> str:
+    """Check the address of a broker, or several with commas between; return them without blanks.
+
+    Errors: `UsageError`, as `broker_address`.
+    """
+    try:
+        addresses = parse_addresses(text)
+    except BadRequest as error:
+        raise UsageError(f"{source}: {error.message}" if source else error.message) from None
+    return ",".join(broker_address(each, source) for each in addresses)
+
+
 class Invocation:
     """One call of the command line.
 
-    Errors: `UsageError` (``KOTAK_BROKER`` is no address), `CurveKeyError`.
+    Errors: `UsageError` (``KOTAK_BROKER`` holds what is no address), `CurveKeyError`.
     """
 
     def __init__(self, args: argparse.Namespace, connect: Connect) -> None:
@@ -55,7 +69,8 @@ class Invocation:
         self.chosen: str | None = getattr(args, "broker", None) or _broker_of_environment()
         self._connect = connect
         self._device = ""
-        #: Where this call goes: what was asked for, else the session's broker, else the default.
+        #: Where this call goes: what was asked for, else where the session is from, else the
+        #: default; several brokers with commas between.
         self.address = self.chosen or DEFAULT_ADDRESS
         self._curve_value = curve_value(args, os.environ)
         self._curve = chosen_curve(args, os.environ)
@@ -79,17 +94,17 @@ class Invocation:
         Errors: `NotLoggedInError`, `SessionFileError`, `CurveKeyError` (of the session's keys).
         """
         saved = read_session(self.path)
-        # A token is sent to the broker that gave it and to no other.
-        if saved is None or (self.chosen and saved.address != self.chosen):
+        if saved is None or (self.chosen and not may_know(saved, self.chosen)):
             raise NotLoggedInError
-        self.address, self._device = saved.address, saved.device
+        self.address, self._device = self.chosen or saved.address, saved.device
         self._encrypt_as(saved)
         return saved
 
     def _encrypt_as_before(self) -> None:
         with contextlib.suppress(SessionFileError):
             saved = read_session(self.path)
-            if saved and saved.address == self.address:
+            # One of them in common: then what is said to it is said to it as before.
+            if saved and _brokers(saved.address) & _brokers(self.address):
                 self._encrypt_as(saved)
 
     def _encrypt_as(self, saved: SavedSession) -> None:
@@ -130,6 +145,18 @@ class Invocation:
         )
 
 
+def may_know(saved: SavedSession, address: str) -> bool:
+    """Tell whether a session's token may be sent to ``address``.
+
+    It goes to the brokers that the session was begun with, to each of them alone, and to no other.
+    """
+    return _brokers(address) <= _brokers(saved.address)
+
+
+def _brokers(address: str) -> frozenset[str]:
+    return frozenset(parse_addresses(address))
+
+
 def _broker_of_environment() -> str | None:
     given = os.environ.get("KOTAK_BROKER")
-    return broker_address(given, "KOTAK_BROKER") if given else None
+    return broker_addresses(given, "KOTAK_BROKER") if given else None

@@ -14,6 +14,7 @@ import zmq
 
 from clients.curve_keys import Curve
 from clients.errors import ConnectionFailed
+from clients.fleet import Addresses
 from clients.link import Link
 from clients.session import Session
 
@@ -26,12 +27,17 @@ def monotonic_ms() -> float:
 
 
 class Pump:
-    """One session and at most one `Link`. ``opened`` and ``closing`` are told of each link."""
+    """One session and its `Link`. ``opened`` and ``closing`` are told of each link.
+
+    For a moment there is a second link, to a broker that is tried out: nobody waits for it, it is
+    looked at when the session is due.
+    """
 
     def __init__(
         self,
-        address: str,
+        addresses: Addresses,
         *,
+        key: str | None = None,
         retry_ms: float,
         context: Context | None,
         replies_max: int,
@@ -40,8 +46,9 @@ class Pump:
         closing: Callable[[Link], None],
     ) -> None:
         # Jitter needs no secrecy.
-        self.session = Session(address, retry_ms=retry_ms, random=random.random)
+        self.session = Session(addresses, retry_ms=retry_ms, random=random.random, key=key)
         self.link: Link | None = None
+        self._scout: Link | None = None
         self._own_context = context is None
         self._context = zmq.Context() if context is None else context
         self._replies_max = replies_max
@@ -55,6 +62,8 @@ class Pump:
         if now_ms >= session.due_ms:
             # The caller may have been away for long: answers that are here already count first.
             self.receive()
+            if self._scout is not None:
+                self._look_at(self._scout)
             session.tick(now_ms)
         self._follow()
         return self.link is None or self._send(self.link)
@@ -73,8 +82,8 @@ class Pump:
             if end is not None:
                 self.receive()  # what the broker answered before it went
                 self.session.lost(monotonic_ms(), end.reason, final=end.final)
-                if end.final:
-                    self.session.fail_unsent(end.reason)
+                if end.final and self.session.fleet.hopeless:
+                    self.session.fail_unsent(self.session.fleet.account())
                 return
             self.session.connected(monotonic_ms())
 
@@ -99,7 +108,7 @@ class Pump:
         return True
 
     def _follow(self) -> None:
-        """Bring the connection in line with ``session.wanted``."""
+        """Bring the connections in line with ``session.wanted`` and ``way.scouting``."""
         link, wanted = self.link, self.session.wanted
         if link is not None and link.number != wanted:
             self._closing(link)
@@ -107,18 +116,52 @@ class Pump:
             self.link = link = None
         if wanted and link is None:
             self._open(wanted)
+        scout, scouting = self._scout, self.session.way.scouting
+        if scout is not None and scout.number != scouting:
+            scout.close()
+            self._scout = scout = None
+        if scouting and scout is None:
+            self._try_out(scouting)
 
     def _open(self, number: int) -> None:
+        scout = self._scout
+        if scout is not None and scout.number == number:
+            self._scout = None
+            self.link = scout
+            self._opened(scout)
+            self.session.connected(monotonic_ms())  # or it would not have answered
+            return
         address = self.session.address
         try:
             link = Link(self._context, address, number, self._curve)
         except zmq.ZMQError as error:
-            # Nothing that time would heal: no address, or no more sockets.
-            why = f"cannot connect to {address!r}: {error.strerror}"
-            self.session.lost(monotonic_ms(), why)
-            self.session.fail_all(lambda: ConnectionFailed(why))
+            self._refused(f"cannot connect to {address!r}: {error.strerror}")
             return
         self.link = link
         self._opened(link)
         if link.monitor is None:
             self.session.connected(monotonic_ms())
+
+    def _refused(self, why: str) -> None:
+        """Give up where libzmq refuses: nothing that time would heal, as no address, no sockets."""
+        session = self.session
+        session.lost(monotonic_ms(), why, final=session.fleet.many)
+        if not session.fleet.many or session.fleet.hopeless:
+            account = session.fleet.account()
+            session.fail_all(lambda: ConnectionFailed(account))
+
+    # --- trying out another broker -----------------------------------------------------------
+
+    def _try_out(self, number: int) -> None:
+        session = self.session
+        try:
+            self._scout = Link(self._context, session.way.scout_address, number, self._curve)
+            self._scout.send([session.ping_frame()])
+        except zmq.ZMQError:
+            session.tried_out((), monotonic_ms())
+
+    def _look_at(self, scout: Link) -> None:
+        if frames := list(scout.frames(1)):
+            self.session.tried_out(frames, monotonic_ms())
+        elif any(end is not None for end in scout.events()):
+            self.session.tried_out((), monotonic_ms())

@@ -15,6 +15,7 @@ from clients.errors import (
     RequestTimeout,
     TooLarge,
 )
+from clients.fleet import Fleet
 
 _NOTHING: Final[dict[str, Any]] = {}
 
@@ -72,20 +73,16 @@ class Call:
         if self.on_done is not None:
             self.on_done(self)
 
-    def expired(self, address: str, trouble: str) -> RequestError:
+    def expired(self, fleet: Fleet, trouble: str) -> RequestError:
         """Return the error of a call whose time is over; ``trouble``: why it was not sent."""
         if self.refusal is not None:
-            return self.refusal
+            return fleet.refused(self.refusal)
         if not self.sends:
-            return ConnectionFailed(
-                f"no connection to a broker at {address} in time ({trouble}); the request "
-                "was not sent: is the broker running, and is this its address?",
-                message_id=self.message_id,
-            )
+            return ConnectionFailed(fleet.unreached(trouble), message_id=self.message_id)
         same = "" if self.message_id is None else " with the same message id"
         return RequestTimeout(
-            f"the broker at {address} did not answer in time; whether the request was "
-            f"carried out is unknown, and repeating it{same} is safe",
+            f"{fleet.unanswered()}; whether the request was carried out is unknown, and repeating "
+            f"it{same} is safe",
             message_id=self.message_id,
         )
 

@@ -4,7 +4,9 @@ Time comes in as ``now_ms`` (milliseconds on any clock that never steps back), r
 parameter; sockets belong to the caller, who does in turn:
 
     session.tick(now)                      # expire, probe, repeat, reconnect: what is due by now
-    open or close the connection so that its number is ``session.wanted`` (0: none)
+    open or close the connection so that its number is ``session.wanted`` (0: none), to
+    ``session.address``; likewise a second one, ``session.way.scouting``, to
+    ``session.way.scout_address``: send it `ping_frame`, its answer goes to session.tried_out()
     while frames := session.take():        # one ZeroMQ message after the other
         send, or session.give_back() when there is no room
     session.received(frames, now)          # and connected() / lost() when the connection says so
@@ -13,42 +15,33 @@ parameter; sockets belong to the caller, who does in turn:
 Order: a sender's messages must arrive in the order in which they were started. Hence one
 connection at a time, and whatever may have been lost is repeated together with every younger
 message that is still unanswered, oldest first. The broker stores each message id once, so it
-sees an order-keeping merge. Source: docs/PROTOCOL.md, "Transport" and "Errors".
+sees an order-keeping merge; several brokers of one store do so together, which is why going on to
+another of them (`clients.way`) is a reconnect like any other.
+Source: docs/PROTOCOL.md, "Transport" and "Errors".
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any, Final
 
 from broker.wire.envelope import EVENT, OK, decode_replies, encode_request, encoder, read_reply
 from broker.wire.errors import RETRYABLE, Code, WireError
-from broker.wire.limits import FRAME_BYTES_MAX, FRAMES_PER_MESSAGE_MAX, TEXT_BYTES_MAX
+from broker.wire.limits import FRAME_BYTES_MAX, TEXT_BYTES_MAX
 from clients.errors import (
     Busy,
     ClientClosed,
-    ConnectionFailed,
     KotakError,
     TooLarge,
     from_wire,
 )
+from clients.fleet import Addresses, Fleet
+from clients.outbox import ORDERED, PENDING_MAX, Outbox
 from clients.request import UNENCODABLE, Call, check_text, unpackable
 from clients.subscription import Loss, Subscription
+from clients.way import BACKOFF_MS, Way, backoff_ms
 
-#: Unanswered requests of one client: bounds what a reconnect repeats, and memory.
-PENDING_MAX: Final = 10_000
-#: No connection within this time (libzmq reports no failed name look-up): try again.
-CONNECT_MS: Final = 5_000
-#: Between attempts to connect, and between repetitions: doubled each time, with jitter.
-BACKOFF_MS: Final = 50
-BACKOFF_MS_MAX: Final = 2_000
-#: ... but no longer than this where the broker is away, so that all are back soon after it. Of
-#: 10 000 clients a machine without its broker refuses 27 000 attempts a second, a tenth of a core;
-#: to one that is back they are the same 10 000 handshakes (1 s of work, encrypted 7 s), within half
-#: a second and not two: a client has one attempt under way, and waits 5 s for its answer.
-RECONNECT_MS_MAX: Final = 500
 #: The finest step of timers: bounds how often the unanswered requests are looked through.
 GRAIN_MS: Final = 10
 #: Repetitions on a connection that answers otherwise wait longer each time, up to so many times.
@@ -56,53 +49,44 @@ PATIENCE_MAX: Final = 16
 #: A password hash may take long on a busy broker, and repeating it makes the broker busier.
 SLOW_PATIENCE: Final = 5
 SLOW: Final = frozenset({"login", "auth", "register", "passwd", "user_add", "user_passwd"})
-#: The commands whose order is promised.
-ORDERED: Final = frozenset({"chat", "send"})
 #: What a repeated command is answered when its first copy, whose answer was lost, did the work.
 DONE_BEFORE: Final[Mapping[str, Code]] = {"logout": Code.UNAUTHORIZED}
 
 
-class Session:
+class Session(Outbox):
     """Requests, deadlines, repetition and reconnection of one client. Not for two threads."""
 
-    def __init__(self, address: str, *, retry_ms: float, random: Callable[[], float]) -> None:
-        self.address = address
-        #: The connection that should stand now; 0 for none, another number for a new one.
-        self.wanted = 0
-        #: When `tick` has something to do.
-        self.due_ms: float = inf
-        self._retry_ms = retry_ms
+    def __init__(
+        self,
+        addresses: Addresses,
+        *,
+        retry_ms: float,
+        random: Callable[[], float],
+        key: str | None = None,
+    ) -> None:
+        """``key``: whom the order of several brokers is for; see `clients.fleet.Fleet`.
+
+        Errors: `BadRequest`.
+        """
+        super().__init__(Fleet(addresses, key=key, random=random), retry_ms=retry_ms)
+        #: Which connections there should be.
+        self.way = Way(self.fleet, random=random)
+        # A call with less time than this cannot give each broker two such silences; 0: need not.
+        self._hasty_ms = 2 * retry_ms * len(self.fleet.addresses) if self.fleet.many else 0
         self._random = random
         self._encode = encoder()
         self._next_id = 1
-        self._pending: dict[int, Call] = {}  # in order of start, which is the order of repetition
-        self._outgoing: deque[Call] = deque()
-        self._taken: list[Call] = []
-        self._up = False
         self._closed = False
-        self._connections = 0
-        self._attempts = 0  # failed ones since the broker was last heard
-        self._trouble = "no connection was made"
-        self._not_before_ms: float = 0
-        self._connect_end_ms: float = inf
+        self._turned_away: str | None = (
+            None  # why the broker is to be left once its replies are taken in
+        )
         self._probe_end_ms: float = inf
-        self._hold_end_ms: float = 0  # chats wait until then; 0: they do not
         #: The last loss of history that a reader was told of.
         self.loss_told: Loss | None = None
         self._subscription: Subscription | None = None
         self._unsubscribe: Call | None = None
 
     # --- requests ----------------------------------------------------------------------------
-
-    @property
-    def pending(self) -> int:
-        """How many requests are unanswered."""
-        return len(self._pending)
-
-    @property
-    def outgoing(self) -> int:
-        """How many requests wait to be taken."""
-        return len(self._outgoing)
 
     def start(
         self,
@@ -128,6 +112,8 @@ class Session:
         deadline_ms = now_ms + timeout_ms
         # Comparisons instead of min(): 0.3 us a message, as every line here is paid for each one.
         due_ms = now_ms + self._retry_ms
+        if timeout_ms < self._hasty_ms:
+            due_ms = now_ms + self._quiet_ms(timeout_ms)
         if due_ms > deadline_ms:  # noqa: PLR1730 - see above
             due_ms = deadline_ms
         call = Call(request_id, command, frame, deadline_ms, due_ms)
@@ -135,8 +121,8 @@ class Session:
         if due_ms < self.due_ms:  # noqa: PLR1730 - see above
             self.due_ms = due_ms
         if not self._up:
-            if not self.wanted:
-                self.by(self._not_before_ms)
+            if not self.way.wanted:
+                self.by(self.way.not_before_ms)
         elif not self._hold_end_ms or command not in ORDERED:
             self._outgoing.append(call)
         return call
@@ -163,31 +149,15 @@ class Session:
         call.message_id = message_id
         return call
 
-    def abandon(self, call: Call) -> None:
-        """Forget a call whose answer nobody wants; it may have been sent already."""
-        self._pending.pop(call.request_id, None)
-        call.done = True
-
     def close(self) -> None:
         """Fail every unanswered call with `ClientClosed`, and every later one."""
         self._closed = True
-        self.wanted, self._up, self.due_ms = 0, False, inf
+        self.way.close()
+        self._up, self.due_ms = False, inf
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             subscription.fail(ClientClosed("the client was closed"))
         self.fail_all(lambda: ClientClosed("the client was closed while the request was waiting"))
-
-    def fail_all(self, error: Callable[[], KotakError]) -> None:
-        """Fail every unanswered call, each with an error of its own."""
-        self._outgoing.clear()
-        for call in list(self._pending.values()):
-            self._fail(call, error())
-
-    def fail_unsent(self, why: str) -> None:
-        """Fail every call with a deadline that was never sent: more attempts would end as this."""
-        for call in list(self._pending.values()):
-            if not call.sends and call.deadline_ms < inf:
-                self._fail(call, ConnectionFailed(why, message_id=call.message_id))
 
     def _refuse(self, frame_bytes: int) -> KotakError:
         if self._closed:
@@ -258,27 +228,6 @@ class Session:
 
     # --- frames ------------------------------------------------------------------------------
 
-    def take(self) -> list[bytes]:
-        """Return the frames of the next ZeroMQ message; empty when there is nothing to send."""
-        outgoing = self._outgoing
-        frames: list[bytes] = []
-        if not outgoing or not self._up:
-            return frames
-        taken = self._taken = []
-        while outgoing and len(taken) < FRAMES_PER_MESSAGE_MAX:
-            call = outgoing.popleft()
-            if not call.done:
-                call.sends += 1
-                taken.append(call)
-                frames.append(call.frame)
-        return frames
-
-    def give_back(self) -> None:
-        """Undo the last `take`: there was no room for it."""
-        for call in reversed(self._taken):
-            call.sends -= 1
-            self._outgoing.appendleft(call)
-
     def received(self, frames: Iterable[bytes], now_ms: float) -> None:
         """Take in reply frames. Late and repeated replies are ignored; a foreign peer is left."""
         heard = False
@@ -291,8 +240,11 @@ class Session:
                 self.lost(now_ms, "the peer's answer is not Kotak's protocol")
                 return
         if heard:
-            self._attempts = 0
             self._probe_end_ms = inf
+            if self.way.unproven:
+                self.way.heard()
+            if self._turned_away is not None:
+                self._turn_away(now_ms, self._turned_away)
             if self._subscription is not None:
                 self._subscription.advance(now_ms)
 
@@ -334,14 +286,21 @@ class Session:
             self._pending.pop(call.request_id)
             call.finish()
             return
+        if error.code is Code.UNAUTHORIZED:
+            error = self.fleet.doubted(error)
         call.tries += 1
         again_ms = now_ms + self._delay(error.retry_after_ms, call.tries)
         repeatable = error.code in RETRYABLE or (error.code is Code.INTERNAL and call.tries == 1)
         if error.code is Code.RATE_LIMITED and call.command in SLOW:
             repeatable = False  # who types passwords is told at once how long to wait
+        late = again_ms >= call.deadline_ms
+        if error.code is Code.UNAVAILABLE and self._may_turn_away(now_ms, late=late):
+            call.refusal = from_wire(error)
+            self._turned_away = error.message
+            return
         # Waiting for a repetition beyond the deadline would only delay the answer.
-        if not repeatable or again_ms >= call.deadline_ms:
-            self._fail(call, from_wire(error))
+        if not repeatable or late:
+            self._fail(call, self.fleet.refused(from_wire(error)))
             return
         call.refusal = from_wire(error)
         if call.command in ORDERED:
@@ -350,51 +309,103 @@ class Session:
             call.due_ms = again_ms
         self.by(again_ms)
 
-    def _fail(self, call: Call, error: KotakError) -> None:
-        self._pending.pop(call.request_id, None)
-        call.error = error
-        call.finish()
-
     # --- the connection ----------------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        """The broker that is asked, or would be."""
+        return self.fleet.current
+
+    @property
+    def wanted(self) -> int:
+        """The connection that should stand now; 0 for none, another number for a new one."""
+        return self.way.wanted
+
+    def prefer(self, user: str, now_ms: float) -> None:
+        """Order the brokers for ``user``."""
+        self.fleet.prefer(user, now_ms, connected=bool(self.way.wanted))
 
     def connected(self, now_ms: float) -> None:
         """Note that the connection ``wanted`` stands: everything unanswered goes out, in order."""
         self._up = True
-        self._connect_end_ms = inf
         self._outgoing.clear()
+        elsewhere = self.way.connected()
+        if elsewhere:
+            self._hold_end_ms = 0  # what another broker asked to wait for
         for call in self._pending.values():
             ordered = call.command in ORDERED
-            if not (self._hold_end_ms if ordered else call.refusal):
+            if elsewhere or not (self._hold_end_ms if ordered else call.refusal):
                 self._queue(call, now_ms)
+        self.by(self.way.due_ms(now_ms, up=True))
 
     def lost(self, now_ms: float, reason: str, *, final: bool = False) -> None:
         """Note that the connection is broken, or judge it so; another follows by itself.
 
         ``final``: it will be refused, too, until somebody changes the keys; a try costs both much.
         """
-        self._up = False
-        self.wanted = 0
-        self._trouble = reason
-        self._outgoing.clear()
-        self._probe_end_ms = self._connect_end_ms = inf
-        self._attempts += 1
-        most_ms = BACKOFF_MS_MAX if final else RECONNECT_MS_MAX
-        self._not_before_ms = now_ms + self._delay(None, self._attempts, most_ms)
-        self.by(self._not_before_ms)
+        self._down()
+        self.way.lost(now_ms, reason, final=final)
+        self.by(self.way.not_before_ms)
         if self._subscription is not None:
-            self._subscription.lost(now_ms)
+            self._subscription.lost(now_ms, told=self.way.nobody_answers)
 
-    def _open(self, now_ms: float) -> None:
-        self._connections += 1
-        self.wanted = self._connections
-        self._connect_end_ms = now_ms + CONNECT_MS
+    def _down(self) -> None:
+        self._up = False
+        self._turned_away = None
+        self._outgoing.clear()
+        self._probe_end_ms = inf
 
-    def _delay(self, least_ms: int | None, attempt: int, most_ms: int = BACKOFF_MS_MAX) -> float:
+    # --- to another broker -------------------------------------------------------------------
+
+    def _may_turn_away(self, now_ms: float, *, late: bool) -> bool:
+        """Tell whether an ``unavailable`` is a reason to leave, rather than to wait."""
+        return self.way.leaving or self.way.may_turn_away(now_ms, last_chance=late)
+
+    def _turn_away(self, now_ms: float, reason: str) -> None:
+        """Leave a broker that said ``unavailable``."""
+        if not self.way.leaving:
+            self.way.turn_away(now_ms, reason)
+        self._down()
+        self.by(now_ms)
+
+    def tried_out(self, frames: Iterable[bytes], now_ms: float) -> None:
+        """Hear what the broker of ``scouting`` answered; nothing: its connection has ended."""
+        try:
+            replies = [read_reply(reply) for frame in frames for reply in decode_replies(frame)]
+        except (WireError, TypeError, ValueError):
+            replies = []
+        answered = any(reply.error is None for reply in replies)
+        self.way.tried_out(now_ms, answered=answered)
+        self.by(now_ms)
+
+    def _change(self, now_ms: float) -> None:
+        """Try out a better broker, begin to leave this one, or be gone; whatever is due."""
+        way = self.way
+        if self._up:
+            way.look_out(now_ms)
+            # A slow command would have to be carried out twice.
+            if way.scouting and way.scouted and not self._is_slow():
+                way.go_back(now_ms)
+                self._down()
+        if not way.leaving:
+            return
+        awaited = any(call.sends and call.refusal is None for call in self._pending.values())
+        if not awaited or (way.forced and now_ms >= way.leave_end_ms):
+            way.go(now_ms)
+            if self._subscription is not None:
+                self._subscription.lost(now_ms, told=False)
+        elif now_ms >= way.leave_end_ms:
+            way.stay(now_ms)
+            self.connected(now_ms)
+
+    def _is_slow(self) -> bool:
+        return any(call.command in SLOW for call in self._pending.values())
+
+    def _delay(self, least_ms: int | None, attempt: int) -> float:
         """Return the wait before the ``attempt``-th repetition; jitter keeps clients apart."""
-        doubled: float = min(BACKOFF_MS << min(attempt - 1, 10), most_ms)
         if least_ms is not None:
             return max(least_ms, 1) * (1 + self._random() / 4)
-        return doubled * (0.5 + self._random() / 2)
+        return backoff_ms(self._random(), attempt)
 
     # --- time --------------------------------------------------------------------------------
 
@@ -404,29 +415,31 @@ class Session:
             return
         if now_ms >= self._probe_end_ms:
             self.lost(now_ms, "the broker stopped answering")
-        elif now_ms >= self._connect_end_ms:
+        elif now_ms >= self.way.connect_end_ms:
             self.lost(now_ms, "no answer to the attempt to connect")
         if self._hold_end_ms and now_ms >= self._hold_end_ms:
             self._hold_end_ms = 0
             self._repeat_chats(0, now_ms)
         if self._subscription is not None:
             self._subscription.advance(now_ms)
+        if self.fleet.many:
+            self._change(now_ms)
         soonest_ms = self._look_through(now_ms)
-        if self._pending and not self.wanted:
-            if now_ms >= self._not_before_ms:
-                self._open(now_ms)
+        if self._pending and not self.way.wanted and not self.way.leaving:
+            if now_ms >= self.way.not_before_ms:
+                self.way.open(now_ms, min(call.deadline_ms for call in self._pending.values()))
             else:
-                soonest_ms = min(soonest_ms, self._not_before_ms)
+                soonest_ms = min(soonest_ms, self.way.not_before_ms)
         if self._subscription is not None:
             soonest_ms = min(soonest_ms, self._subscription.due_ms)
         soonest_ms = min(
-            soonest_ms, self._probe_end_ms, self._connect_end_ms, self._hold_end_ms or inf
+            soonest_ms,
+            self._probe_end_ms,
+            self.way.connect_end_ms,
+            self._hold_end_ms or inf,
+            self.way.due_ms(now_ms, up=self._up),
         )
         self.due_ms = max(soonest_ms, now_ms + GRAIN_MS)
-
-    def by(self, at_ms: float) -> None:
-        """Have `tick` called at ``at_ms`` at the latest."""
-        self.due_ms = min(self.due_ms, at_ms)
 
     def _look_through(self, now_ms: float) -> float:
         """Act on each call that is due; return when the next one will be."""
@@ -435,8 +448,8 @@ class Session:
             if call.due_ms > now_ms:
                 continue
             if now_ms >= call.deadline_ms:
-                trouble = "it takes nothing for the moment" if self._up else self._trouble
-                self._fail(call, call.expired(self.address, trouble))
+                trouble = "it takes nothing for the moment" if self._up else self.way.trouble
+                self._fail(call, call.expired(self.fleet, trouble))
             elif self._is_lost(call, now_ms):
                 if call.command in ORDERED:
                     lost_from = call.request_id if lost_from is None else lost_from
@@ -451,46 +464,26 @@ class Session:
         ordered = call.command in ORDERED
         if self._up and call.refusal is not None and not ordered:
             return True
-        wait_ms = self._retry_ms
+        wait_ms = self._quiet_ms(call.deadline_ms - now_ms)
         if self._up and call.sends and not (ordered and self._hold_end_ms):
             if call.probed:
                 call.patience = min(call.patience * 2, PATIENCE_MAX)
                 return True
             # Silence: ask whether anybody is there. The answer to anything will do.
             call.probed = True
-            self._probe(now_ms)
+            self._probe(now_ms, wait_ms)
             wait_ms *= call.patience * (SLOW_PATIENCE if call.command in SLOW else 1)
         call.due_ms = min(now_ms + wait_ms, call.deadline_ms)
         return False
 
-    def _probe(self, now_ms: float) -> None:
+    def _probe(self, now_ms: float, wait_ms: float) -> None:
         if self._probe_end_ms == inf:
-            frame = encode_request(self._encode, self._next_id, "ping", None, {})
             # Not a pending call: whatever its answer is, it shows that the connection works.
-            self._outgoing.appendleft(Call(self._next_id, "ping", frame, inf, inf))
-            self._next_id += 1
-            self._probe_end_ms = now_ms + self._retry_ms
+            self._outgoing.appendleft(Call(self._next_id, "ping", self.ping_frame(), inf, inf))
+            self._probe_end_ms = now_ms + wait_ms
 
-    def _queue(self, call: Call, now_ms: float) -> None:
-        """Put a call at the end of what goes out next."""
-        call.refusal = None
-        call.probed = False
-        call.due_ms = min(now_ms + self._retry_ms * call.patience, call.deadline_ms)
-        self.by(call.due_ms)
-        self._outgoing.append(call)
-
-    def _hold(self, until_ms: float) -> None:
-        """Keep chats back: a younger one must not be stored before one that is to be repeated."""
-        self._hold_end_ms = max(self._hold_end_ms, until_ms)
-        self._outgoing = deque(call for call in self._outgoing if call.command not in ORDERED)
-
-    def _repeat_chats(self, first_id: int, now_ms: float) -> None:
-        """Send the chat ``first_id`` and every younger unanswered one again, in order."""
-        if not self._up:
-            return  # `connected` will
-        queued = [call for call in self._outgoing if call.command in ORDERED]
-        first_id = min([first_id, *(call.request_id for call in queued)])
-        self._outgoing = deque(call for call in self._outgoing if call.command not in ORDERED)
-        for call in self._pending.values():
-            if call.command in ORDERED and call.request_id >= first_id:
-                self._queue(call, now_ms)
+    def ping_frame(self) -> bytes:
+        """Return a request that any broker answers."""
+        frame = encode_request(self._encode, self._next_id, "ping", None, {})
+        self._next_id += 1
+        return frame

@@ -16,6 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from clients.errors import BadRequest
+from clients.fleet import parse_addresses
+
 #: A session has seven short fields; a larger file is some other file.
 SESSION_BYTES_MAX: Final = 16_384
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -29,6 +32,7 @@ class SessionFileError(Exception):
 class SavedSession:
     """One login: at which broker, as whom, and until when (``expires_at_ms``, Unix epoch).
 
+    ``address``: several brokers with commas between; the token is good with each of them.
     ``device``: which of the user's readers it is; empty: the one that all without a device share.
     ``curve``: how the way there is encrypted, as `clients.curve_keys.read_curve` takes it; empty:
     it is not.
@@ -140,6 +144,10 @@ def _parse(content: bytes) -> SavedSession | None:
         not all(isinstance(fields.get(key), str) for key in texts)
         or type(fields.get("expires_at_ms")) is not int
     ):
+        return None
+    try:
+        parse_addresses(fields["address"])
+    except BadRequest:
         return None
     return SavedSession(
         **{key: fields[key] for key in texts}, expires_at_ms=fields["expires_at_ms"]

@@ -203,10 +203,14 @@ class Subscription:
             self._buffer.append(message)
         self._wake()
 
-    def lost(self, now_ms: float) -> None:
-        """Note that the connection is gone, and the broker's subscription with it."""
+    def lost(self, now_ms: float, *, told: bool = True) -> None:
+        """Note that the connection is gone, and the broker's subscription with it.
+
+        ``told``: the reader is to hear of it, should it be waiting; not where another broker is
+        about to go on.
+        """
         self._number = None
-        self._broken = self._stood
+        self._broken = self._broken or (told and self._stood)
         if self._error is None:
             self.due_ms = now_ms
             self._requests.by(now_ms)

@@ -112,7 +112,9 @@ def test_every_setting_has_a_help_text_and_a_default_of_the_dataclass(tmp_path: 
         ("drain_ms", "-1"),
         ("demo", "maybe"),
         ("log_level", "INFO"),
-        ("store", "redis://localhost"),
+        ("store", "redis:localhost"),
+        ("store", "redis://"),
+        ("store", "redis+ring://localhost"),
         ("store", "sqlite"),
         ("data", ""),
         ("data", "a\0b"),
@@ -153,9 +155,16 @@ def test_a_file_must_use_the_right_type(line: str, tmp_path: Path) -> None:
 
 
 def test_what_stands_before_the_at_sign_of_an_address_is_never_shown() -> None:
-    text = refusal(flags={"store": "redis://:secret@there@host/0"})
+    text = refusal(flags={"store": "rediz://:secret@there@host/0"})
     assert "secret" not in text
     assert "host/0" in text
+
+
+def test_a_password_in_the_stores_address_is_taken_and_never_shown() -> None:
+    url = "redis+cluster://kotak:secret@one:1,two:2?replicas=1"
+    config = load(flags={"store": url}, environ=HOME).config
+    assert config.store == url
+    assert show(config.store) == "redis+cluster://***@one:1,two:2?replicas=1"
 
 
 def test_an_unknown_key_in_the_file_is_refused_with_the_nearest_name(tmp_path: Path) -> None:

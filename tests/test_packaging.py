@@ -24,8 +24,9 @@ from tests.e2e.program import environment as clean
 from tests.sandboxed import CANNOT, UNIT, unit_options
 
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())
-RUNTIME: Final = PROJECT["project"]["dependencies"]
-DEV: Final = [*RUNTIME, *PROJECT["project"]["optional-dependencies"]["dev"]]
+EXTRAS: Final = PROJECT["project"]["optional-dependencies"]
+RUNTIME: Final = [*PROJECT["project"]["dependencies"], *EXTRAS["redis"]]
+DEV: Final = [*RUNTIME, *EXTRAS["dev"]]
 BUILD: Final = PROJECT["build-system"]["requires"]
 #: Of a pin: its name, its version, what it is for (a marker), and its hashes.
 _PIN: Final = re.compile(

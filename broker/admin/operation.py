@@ -30,7 +30,7 @@ POLL_S: Final = 0.5
 
 _KEPT: Final = {
     "fsync": "on disk before every OK",
-    "memory": "in memory, forgotten at the end",
+    "memory": "in memory when an OK is said",
 }
 _STATUS: Final = (
     Column("broker", "server"),

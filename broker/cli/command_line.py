@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from broker.cli import administration, client_commands, keygen, serving, users
+from broker.cli import administration, client_commands, keygen, migrating, serving, users
 from broker.cli.parsing import Parser, parse
 from broker.exits import Exit, ExitError
 
@@ -44,6 +44,7 @@ broker:
   check-config              show the settings, and where each comes from
   gateway text              run the text door alone, in front of another broker
   keygen FILE               make a key, for the broker or a client, to encrypt with
+  migrate SOURCE TARGET     move everything from a data folder to Redis (broker stopped)
 
 accounts (on the broker's machine, or as an administrator with --broker):
   user add NAME             add a user
@@ -81,7 +82,7 @@ exit codes:
 """
 
 #: The commands that are parsed here; every other word is the clients' business.
-_OURS: Final = ("serve", "check-config", "user", "admin", "gateway", "keygen")
+_OURS: Final = ("serve", "check-config", "user", "admin", "gateway", "keygen", "migrate")
 #: As shells have it: 128 and the number of SIGINT, of SIGPIPE.
 _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
@@ -145,4 +146,5 @@ def _parser() -> argparse.ArgumentParser:
     users.add_user(commands)
     administration.add_admin(commands)
     keygen.add_keygen(commands)
+    migrating.add_migrate(commands)
     return parser

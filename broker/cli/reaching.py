@@ -64,6 +64,11 @@ def _open_remote(args: argparse.Namespace) -> Iterator[Any]:
         raise ExitError(
             Exit.USAGE, "give one of --broker, for the network, and --data, for this machine"
         )
+    if "," in args.broker:
+        # Asked again elsewhere after a lost answer, a command such as drain would be done twice.
+        raise ExitError(
+            Exit.USAGE, "an administrator's command goes to one broker: give --broker one address"
+        )
     from broker import server
     from clients import Client
     from clients.cli import explain

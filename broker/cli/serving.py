@@ -51,16 +51,31 @@ def add_check_config(commands: Subparsers) -> None:
 
 def _serve(args: argparse.Namespace) -> int:
     config = load_settings(args).config
+    _check_store(config.store)
     from broker import server
 
     start_logging(config)
     return server.run(config)
 
 
+def _check_store(url: str) -> None:
+    """Errors: `ExitError`, where the store's URL is none, or its library is missing."""
+    if not url.startswith("redis"):
+        return  # nor are libraries loaded for it
+    from broker.core.ports import StoreUnusableError
+    from broker.stores import place_of
+
+    try:
+        place_of(url)
+    except StoreUnusableError as error:
+        raise ExitError(Exit.USAGE, str(error)) from error
+
+
 def _check_config(args: argparse.Namespace) -> int:
     from broker.config import show
 
     config, sources = load_settings(args)
+    _check_store(config.store)
     rows = [("setting", "value", "from")]
     rows += [(name, show(getattr(config, name)), source) for name, source in sources.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from broker.core.model import Account, LoginKey
-from broker.core.ports import Directory, Hasher
+from broker.core.ports import Hasher, Store
+from broker.core.refusals import being_made
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import NOTICE_SENDER, PASSWORD_CHARS_MIN
 
@@ -26,7 +27,7 @@ _BAD_CREDENTIALS = "the user name or the password is wrong"
 class Accounts:
     """Look up and change accounts; what is slow is left to the caller to run elsewhere."""
 
-    def __init__(self, store: Directory, hasher: Hasher) -> None:
+    def __init__(self, store: Store, hasher: Hasher) -> None:
         self._store = store
         self._hasher = hasher
         # Hashes replaced by ones with today's parameters: a login under way may know the old one.
@@ -53,7 +54,9 @@ class Accounts:
         return name
 
     def create(self, user: str, name: str | None, password_hash: str) -> Account:
-        """Make an account with its empty mailbox. Errors: ``user_exists``."""
+        """Make an account with its empty mailbox. Errors: ``user_exists``, ``busy``."""
+        if not self._store.claim(user):
+            raise being_made()
         if self._store.find(Account, user) is not None:
             raise WireError(Code.USER_EXISTS, "that user name is taken: choose another")
         account = Account(user, name or user, password_hash)
@@ -82,8 +85,13 @@ class Accounts:
         self._names.pop(user, None)
 
     def forget(self) -> None:
-        """Empty the cache: a batch was rolled back."""
+        """Empty the cache: the store changed behind it, or a batch was rolled back."""
         self._names = dict(_NOT_USERS)
+
+    def forget_user(self, user: str) -> None:
+        """Look a user's name up again: another broker changed the account."""
+        if user not in _NOT_USERS:
+            self._names.pop(user, None)
 
     def stored_hash(self, user: str) -> str:
         """Return the hash to check a login against, a dummy one for an unknown user."""

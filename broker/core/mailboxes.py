@@ -97,7 +97,7 @@ class Mailboxes:
         """Return a mailbox. Errors: ``no_such_user``, ``no_such_room``."""
         box = self._boxes.get(name)
         if box is None:
-            raise no_such_room() if name.startswith(ROOM_MARK) else _no_such_user()
+            raise no_such_room() if name.startswith(ROOM_MARK) else no_such_user()
         return box
 
     def get(self, name: str) -> Mailbox | None:
@@ -145,7 +145,7 @@ class Mailboxes:
         if waiting >= self._messages_max or (
             waiting and box.waiting_bytes + size > self._bytes_max
         ):
-            raise _full(box)
+            raise full(room=box.room)
         seq = self.next_seq
         self.next_seq = seq + 1
         box.seqs.append(seq)
@@ -421,7 +421,8 @@ def _unseat(box: Mailbox, room: Mailbox) -> None:
     room.members.discard(box)
 
 
-def _no_such_user() -> WireError:
+def no_such_user() -> WireError:
+    """Make the refusal of a user who is not there."""
     return WireError(Code.NO_SUCH_USER, "there is no user of that name: check the spelling")
 
 
@@ -432,10 +433,11 @@ def no_such_room() -> WireError:
     )
 
 
-def _full(box: Mailbox) -> WireError:
+def full(*, room: bool) -> WireError:
+    """Make the refusal of a mailbox, or of a room, that takes no more."""
     sentence = (
         "the room keeps too much: try again when its oldest messages have gone"
-        if box.room
+        if room
         else "the recipient has too many unread messages: try again later"
     )
     return WireError(Code.MAILBOX_FULL, sentence, _FULL_RETRY_MS)

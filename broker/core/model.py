@@ -173,6 +173,24 @@ class Epoch(NamedTuple):
     lost: Lost
 
 
+class Kind(StrEnum):
+    """What news is about."""
+
+    #: Something was appended to the mailbox of a user, or to a room.
+    MAILBOX = "mailbox"
+    #: An account, its sessions, keys or rooms have changed.
+    USER = "user"
+    #: Nobody knows what has changed in the meantime: anything may have. The name is empty.
+    ALL = "all"
+
+
+class News(NamedTuple):
+    """What another broker over the same store has done; ``name``: of the user or the room."""
+
+    kind: Kind
+    name: str
+
+
 class Receipt:
     """What an append achieved. It counts once the batch has been committed, not before."""
 

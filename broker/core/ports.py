@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from broker.core.dedup import DedupLimits
 from broker.core.model import (
@@ -18,6 +19,7 @@ from broker.core.model import (
     LoginKey,
     Membership,
     Message,
+    News,
     Page,
     Receipt,
     Room,
@@ -31,6 +33,10 @@ Record = Account | SessionRecord | Room | Membership | LoginKey | Block
 Key = str | bytes | tuple[str, str]
 R = TypeVar("R", Account, SessionRecord, Room, Membership, LoginKey, Block)
 
+#: News of a shared store is late by so much at most, in milliseconds: by then a broker has compared
+#: what it remembers with the store, whatever was lost on the way.
+NEWS_LATE_MS_MAX: Final = 5_000
+
 _DAY_MS = 86_400_000
 
 
@@ -40,6 +46,14 @@ class StoreFullError(Exception):
 
 class StoreFailedError(Exception):
     """The batch was rolled back and the engine can no longer be trusted: stop, reopen, recover."""
+
+
+class StoreUnavailableError(Exception):
+    """The engine cannot be reached, or serves nobody for a while; it may come back.
+
+    Of a batch that ended so nobody knows which steps were carried out: all are repeated, and each
+    may be (see `Store.undoes`).
+    """
 
 
 class StoreUnusableError(Exception):
@@ -89,13 +103,56 @@ class Directory(Protocol):
         """Remove a record, if it is there; an account or room takes its mailbox with it."""
 
 
-class Store(Directory, Protocol):
+class Neighbours(Protocol):
+    """What the brokers over one store learn of each other. A broker that is alone learns nothing.
+
+    The store is the truth, and news only says where to look. It may come twice, or of what this
+    broker has done itself; it is late by `NEWS_LATE_MS_MAX` at most and never lost for good.
+    """
+
+    @property
+    def shared(self) -> bool:
+        """Whether other brokers may be using the store.
+
+        Such a store knows itself whom a user has blocked: `append` refuses with ``blocked``.
+        """
+
+    def news(self) -> Sequence[News]:
+        """Return what has come since it was asked last, without waiting."""
+
+    def listen(self, names: Iterable[str]) -> None:
+        """Want news of these mailboxes, users' and rooms', and of no others."""
+
+    def on_news(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called when there is news: from any thread, and sometimes in vain.
+
+        It must not wait for anything. What was given before is not called any more.
+        """
+
+    def hear(self, user: str, now_ms: int) -> None:
+        """Let the others know that a user was heard. A step of a batch, never waited for."""
+
+    def heard(self, users: Collection[str]) -> Mapping[str, int]:
+        """Return when these users were heard last by any broker, in milliseconds.
+
+        Who was not heard for hours is left out. Also outside of a batch.
+        """
+
+    def claim(self, name: str) -> bool:
+        """Be the one broker that may make a user or a room of that name, for half a minute.
+
+        False: another one may. To be asked before looking whether the name is taken.
+        """
+
+
+class Store(Directory, Neighbours, Protocol):
     """Mailboxes, and the directory of who they belong to. One engine, one caller at a time.
 
     Every step but `find` and `find_all` happens inside `batch`; a step concerns one mailbox or one
     record and is atomic; a batch is durable as a whole when it has ended without an exception, and
-    undone as a whole otherwise. Steps refuse with `WireError`; they and the end of a batch raise
-    `StoreFullError` or `StoreFailedError` when the engine gives up.
+    undone as a whole otherwise (but see `undoes`). Steps refuse with `WireError`; they and the end
+    of a batch raise `StoreFullError`, `StoreUnavailableError` or `StoreFailedError` when the engine
+    gives up.
 
     A mailbox belongs to an account or to a room and comes and goes with it. It is read by readers:
     the user, and each of the user's devices (``device``, empty for the user), each with a cursor.
@@ -105,6 +162,16 @@ class Store(Directory, Protocol):
     @property
     def durability(self) -> str:
         """What the end of a batch achieves: ``fsync`` or ``memory``."""
+
+    @property
+    def undoes(self) -> bool:
+        """Whether a batch that ended with an exception is undone.
+
+        Where it is not, steps that were carried out stay. Each may be repeated without effect: the
+        same id, cursor or record again. Sequences are those of one mailbox there, and a receipt's
+        ``seq`` is known, or its refusal raised, when the batch has ended; whoever asks for it
+        before makes the engine find out.
+        """
 
     @property
     def epoch(self) -> Epoch:
@@ -131,7 +198,7 @@ class Store(Directory, Protocol):
         With a ``refusal`` nothing is appended: what is not there is refused with it. Atomic:
         duplicate check, limits, append. Errors: ``no_such_user``, ``no_such_room`` (also where the
         sender is not in it), ``mailbox_full``, ``conflict`` (the id was used with another text or
-        recipient, and its copy still exists).
+        recipient, and its copy still exists); ``blocked`` where the store is `shared`.
         """
 
     def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:

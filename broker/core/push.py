@@ -6,6 +6,9 @@ that is lost, or one too many, changes nothing but the time. Source: docs/PROTOC
 
 from __future__ import annotations
 
+from itertools import islice
+from typing import Final
+
 from broker.core.model import Page
 from broker.core.ports import Store
 from broker.core.replies import Frames, Replies
@@ -13,6 +16,10 @@ from broker.core.sessions import Sessions
 from broker.core.subscriptions import Subscription, Subscriptions
 from broker.wire.errors import WireError
 from broker.wire.limits import EVENT_BYTES_MAX
+
+#: Subscriptions that are looked after in one turn where each look is a way to a server: news that
+#: concerns all of them must not hold up the requests.
+LOOKS_PER_TURN_MAX: Final = 256
 
 
 class Push:
@@ -25,6 +32,7 @@ class Push:
         self._sessions = sessions
         self._subscriptions = subscriptions
         self._replies = replies
+        self._looks_max = LOOKS_PER_TURN_MAX if store.shared else None
 
     def add_events(self, frames: Frames, now_ms: int) -> None:
         """Add the events that are due to ``frames``, one a subscription; the rest stays due."""
@@ -33,29 +41,33 @@ class Push:
         due = self._subscriptions.due
         if due:
             with self._store.batch():  # which only reads, so that it cannot fail for room
-                for subscription in tuple(due):
+                for subscription in tuple(islice(due, self._looks_max)):
                     self._look_after(frames, subscription, now_ms)
 
     def _look_after(self, frames: Frames, subscription: Subscription, now_ms: int) -> None:
+        # With nothing in flight all of the window is free, whatever is acknowledged: one look.
+        limit = subscription.window if subscription.idle else 0
         try:
             device = self._sessions.find(subscription.token, now_ms).device
-            state = self._read(subscription, device, 0)
+            page = self._read(subscription, device, limit)
+            room = subscription.room(page.cursor)
+            lost = page.lost
+            if lost is not None and lost.last > max(subscription.sent, subscription.told):
+                # Deleted before its turn came: the answer to the next subscribe says so.
+                self._end(frames, subscription)
+                return
+            if not limit and room > 0:
+                page = self._read(subscription, device, room)
         except WireError:  # logged out, expired, or the account is gone
             self._end(frames, subscription)
             return
-        room = subscription.room(state.cursor)
-        if state.lost is not None and state.lost.last > max(subscription.sent, subscription.told):
-            # Deleted before its turn came: the answer to the next subscribe says so.
-            self._end(frames, subscription)
-            return
-        page = None
-        if room > 0:
-            page = self._read(subscription, device, room)
-            if page.messages:
-                after = subscription.push(page.messages)
-                event = self._replies.messages_event(subscription, after, page)
-                frames.setdefault(subscription.route, []).append(event)
-        if page is None or not page.more:
+        if page.messages:
+            after = subscription.push(page.messages)
+            event = self._replies.messages_event(subscription, after, page)
+            frames.setdefault(subscription.route, []).append(event)
+        elif room == 0 and self._store.shared:
+            self._subscriptions.await_room(subscription)
+        if room == 0 or not page.more:
             self._subscriptions.due.discard(subscription)
 
     def _read(self, subscription: Subscription, device: str, limit: int) -> Page:

@@ -35,6 +35,13 @@ def closed() -> WireError:
     return unavailable("the broker takes nothing new for now: try again later, with the same id")
 
 
+def being_made() -> WireError:
+    """Refuse a name that another broker is giving away at this moment."""
+    return WireError(
+        Code.BUSY, "that name is being taken by somebody else: try again", RETRY_AFTER_MS
+    )
+
+
 def storage_full() -> WireError:
     """Refuse what takes room on the disk."""
     return WireError(Code.STORAGE_FULL, "the broker's disk is full: nothing was stored, try later")

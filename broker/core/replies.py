@@ -57,7 +57,8 @@ class Replies:
         durability = self._durability
         short: list[Any] = []
         frames: list[bytes] = []
-        for request_id, result in replies:
+        for request_id, outcome in replies:
+            result = outcome if type(outcome) is Receipt else _found_out(outcome)
             if type(result) is Receipt:
                 short.append((request_id, "OK", {"seq": result.seq, "durability": durability}))
             elif isinstance(result, WireError):
@@ -80,11 +81,15 @@ class Replies:
         """Encode the end of a subscription."""
         return encode_event(self._encode, subscription.number, "ended", {})
 
-    def _encode_one(self, request_id: int | None, result: Outcome) -> bytes:
+    def _encode_one(self, request_id: int | None, outcome: Outcome) -> bytes:
+        result = _found_out(outcome)
         if isinstance(result, WireError):
             self.errors[result.code.value] += 1
             return encode_error(self._encode, request_id, result)
         assert request_id is not None
+        if isinstance(result, Receipt):
+            answer = {"seq": result.seq, "durability": self._durability}
+            return encode_ok(self._encode, request_id, answer)
         if isinstance(result, Inbox):
             return encode_ok(self._encode, request_id, self._inbox(result))
         if isinstance(result, History):
@@ -139,3 +144,13 @@ class Replies:
             }
             for seq, at_ms, sender, message_id, text, _ in messages
         ]
+
+
+def _found_out(outcome: Outcome) -> Outcome:
+    """Return what came of an append whose engine answers at the end of the batch."""
+    if isinstance(outcome, Receipt) and type(outcome) is not Receipt:
+        try:
+            return Receipt(outcome.seq)
+        except WireError as error:
+            return error
+    return outcome

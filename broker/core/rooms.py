@@ -11,6 +11,7 @@ from dataclasses import replace
 from broker.core.mailboxes import no_such_room
 from broker.core.model import Membership, Room
 from broker.core.ports import Store
+from broker.core.refusals import being_made
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import (
     INVITATIONS_PER_USER_MAX,
@@ -37,10 +38,13 @@ class Rooms:
         return [each.room for each in self._store.find_all(Membership, of=user) if each.joined]
 
     def create(self, room: Room) -> Room:
-        """Make a room with its owner in it, and return it. Errors: ``room_exists``, ``too_many``.
+        """Make a room with its owner in it, and return it.
 
         Made again as it was, by its owner: that is the repetition of a request without an answer.
+        Errors: ``room_exists``, ``too_many``, ``busy``.
         """
+        if not self._store.claim(room.room):
+            raise being_made()
         found = self._store.find(Room, room.room)
         if found is not None:
             mine = self._store.find(Membership, (room.room, room.owner))
@@ -76,7 +80,8 @@ class Rooms:
         notice = hashlib.blake2s(
             f"{now_ms} {name} {user} {by}".encode(), digest_size=16
         ).hexdigest()
-        self._store.append(user, NOTICE_SENDER, notice, text, now_ms)
+        # Its sequence is asked for, so that a refusal comes before the invitation.
+        _ = self._store.append(user, NOTICE_SENDER, notice, text, now_ms).seq
         self._store.put(Membership(name, user, joined=False))
 
     def leave(self, name: str, user: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from broker.core.accounts import Accounts
 from broker.core.admission import authorize, check_special
 from broker.core.blocks import Blocks
+from broker.core.expiry import Expiry
 from broker.core.handlers import (
     COMMANDS,
     CommandSpec,
@@ -22,8 +23,10 @@ from broker.core.handlers import (
     Policy,
     Result,
 )
-from broker.core.model import Message, Route
+from broker.core.model import Route
+from broker.core.news import Newsreader
 from broker.core.origins import Origins
+from broker.core.outage import Outage
 from broker.core.places import too_busy
 from broker.core.ports import (
     Audit,
@@ -32,6 +35,7 @@ from broker.core.ports import (
     Store,
     StoreFailedError,
     StoreFullError,
+    StoreUnavailableError,
 )
 from broker.core.push import Push
 from broker.core.rates import SendRates
@@ -51,7 +55,6 @@ from broker.core.subscriptions import Subscriptions
 from broker.core.trail import Trail, entry_of
 from broker.wire.envelope import OK, BadRequest, Request, check_request, decode_requests
 from broker.wire.errors import Code, WireError
-from broker.wire.limits import NOTICE_SENDER
 
 log = logging.getLogger("kotak.service")
 
@@ -59,11 +62,16 @@ log = logging.getLogger("kotak.service")
 SLOW_REQUESTS_MAX: Final = 64
 #: Milliseconds that an idle broker waits before it takes a turn all the same.
 IDLE_MS: Final = 1_000
+#: ... and while the store cannot be reached: so soon it is noticed that it is back.
+OUTAGE_MS: Final = 250
 #: Between steps of tidying the store while there is something to do, and when there is not.
 TIDY_STEP_MS: Final = 20
 TIDY_PAUSE_MS: Final = 60_000
-#: Steps of the store's expiry in one batch: some ten thousand messages, 0.2 s at worst.
-EXPIRY_STEPS_MAX: Final = 20
+
+#: What ends a batch, and not only the request that met it.
+_ENDS_BATCH: Final = (StoreFullError, StoreFailedError, StoreUnavailableError)
+_DISK_FAILED: Final = "the broker's disk failed: try again with the same id"
+_UNREACHABLE: Final = "the broker cannot reach its store: try again with the same id"
 
 #: One message: its route and its frames; None in their place says that there were too many.
 Arrival = tuple[Route, list[bytes] | None]
@@ -110,13 +118,19 @@ class Service:
         audit: Audit | None = None,
     ) -> None:
         self._store = store
-        self._policy = policy
         self._trail = Trail(audit)
         self._accounts = Accounts(store, hasher)
-        self._sessions = Sessions(store, make_token=make_token, limits=policy.sessions)
+        self._sessions = Sessions(
+            store, make_token=make_token, limits=policy.sessions, lease_ms=policy.presence_ms // 3
+        )
         self._rooms = Rooms(store)
         self._blocks = Blocks(store)
         self._subscriptions = Subscriptions()
+        self._news = Newsreader(
+            store, self._sessions, self._accounts, self._rooms, self._subscriptions
+        )
+        self._outage = Outage()
+        self._expiry = Expiry(store, self._subscriptions, notices=policy.expiry_notices)
         self._origins = Origins(address_of)
         self._slow = SlowRequests(policy.attempts, places_max=SLOW_REQUESTS_MAX)
         self._context = Context(
@@ -140,8 +154,7 @@ class Service:
         self._push = Push(store, self._sessions, self._subscriptions, self._replies)
         #: Connections whose requests of this turn came several to a frame: so may the replies.
         self._together: set[Route] = set()
-        self._full = False
-        self._tidying = False
+        self._full = self._tidying = False
         self._tidy_at_ms = 0
         #: While True only what leaves less to be delivered again is served.
         self.draining = False
@@ -161,6 +174,11 @@ class Service:
     def closed(self) -> bool:
         """Tell whether nothing new is taken; what waits is read and acknowledged all the same."""
         return bool(self._context.closed)
+
+    @property
+    def degraded(self) -> bool:
+        """Tell whether the store could not be reached of late."""
+        return self._outage.active
 
     def close_to_new(self, reason: str) -> None:
         """Take nothing new, until `open_to_new` has been called for each reason. From any thread.
@@ -193,26 +211,47 @@ class Service:
     def turn(self, arrivals: Sequence[Arrival], finished: Sequence[Finished], now_ms: int) -> Turn:
         """Handle a batch: all of it commits, or all of it is answered with an error."""
         self._together.clear()
+        if self._store.shared:
+            self._news.take_in()
+        if self._outage.active:
+            self._outage.pass_by(now_ms)
+        jobs: list[Job] = []
         try:
             try:
                 answers, jobs = self._batch(arrivals, finished, now_ms)
             except StoreFullError:
                 answers, jobs = self._batch_when_full(arrivals, finished, now_ms)
-            frames = self._replies.encode(answers, self._together)
-            self._push.add_events(frames, now_ms)
             self._trail.write()
+            frames = self._replies.encode(answers, self._together)
+            self._add_events(frames, now_ms)
             return Turn(frames, jobs, failed=False)
+        except StoreUnavailableError as error:
+            self._outage.refuse(error, now_ms)
+            for job in jobs:  # of requests that are refused after all
+                self._slow.leave(job.ticket, now_ms)
+            return Turn(self._refuse_all(arrivals, finished, _UNREACHABLE), [], failed=False)
         except StoreFailedError:  # also in the second attempt, or while names are looked up
             log.critical("the store failed; the batch was refused", exc_info=True)
-            return Turn(self._refuse_all(arrivals, finished), [], failed=True)
+            return Turn(self._refuse_all(arrivals, finished, _DISK_FAILED), [], failed=True)
         finally:
             for job, _ in finished:
                 self._slow.leave(job.ticket, now_ms)
 
+    def _add_events(self, frames: Frames, now_ms: int) -> None:
+        """Push what is due. Where the store cannot be reached, it stays so: the replies stand."""
+        try:
+            self._push.add_events(frames, now_ms)
+        except StoreUnavailableError as error:
+            self._outage.note(error, now_ms)
+        if self._store.shared:
+            self._news.tell_names()
+
     @property
     def patience_ms(self) -> int:
         """How long the next turn may wait for something to arrive."""
-        if self._subscriptions.due:
+        if self._outage.active:
+            return OUTAGE_MS
+        if self._subscriptions.due or self._news.behind:
             return 0  # more to push than the last turn had time for
         return TIDY_STEP_MS if self._tidying else IDLE_MS
 
@@ -228,6 +267,9 @@ class Service:
                 self._tidying = self._store.tidy(now_ms)
         except StoreFullError:
             self._tidying = False  # deleting takes room too: later
+        except StoreUnavailableError as error:
+            self._outage.note(error, now_ms)
+            self._tidying = False
         except StoreFailedError:
             log.critical("the store failed while it was tidied", exc_info=True)
             return False
@@ -236,6 +278,14 @@ class Service:
 
     # --- one batch ---------------------------------------------------------------------------
 
+    def _refusal(self, now_ms: int) -> WireError | None:
+        """Return what anything new is refused with for now."""
+        if self._full:
+            return storage_full()
+        if self._context.closed:
+            return closed()
+        return unavailable(_UNREACHABLE) if self._outage.holds(now_ms) else None
+
     def _batch(
         self, arrivals: Sequence[Arrival], finished: Sequence[Finished], now_ms: int
     ) -> tuple[Answers, list[Job]]:
@@ -243,7 +293,7 @@ class Service:
         ctx = self._context
         ctx.now_ms = now_ms
         ctx.paged.clear()
-        ctx.refusal = storage_full() if self._full else closed() if ctx.closed else None
+        ctx.refusal = self._refusal(now_ms)
         answers: Answers = {}
         jobs: list[Job] = []
         heard = self._subscriptions.heard
@@ -251,7 +301,7 @@ class Service:
         try:
             with self._store.batch():
                 if not self._full:  # what is late stays so: writing that down takes room
-                    expired, unnoticed = self._expire(now_ms)
+                    expired, unnoticed = self._expiry.take_out(now_ms)
                 for job, outcome in finished:
                     answer = (job.request_id, self._finish(ctx, job, outcome))
                     answers.setdefault(job.route, []).append(answer)
@@ -271,7 +321,9 @@ class Service:
             self._trail.forget()
             for job in jobs:
                 self._slow.leave(job.ticket, now_ms)
-            if not isinstance(error, StoreFailedError):
+            if self._store.shared:  # which need not answer now
+                self._news.doubt(self._subscriptions.take_back(lambda _: ()))
+            elif not isinstance(error, StoreFailedError):
                 self._blocks.reload()
                 self._subscriptions.take_back(self._rooms.joined)
             raise
@@ -279,35 +331,6 @@ class Service:
         self.expired += expired
         self.unnoticed += unnoticed
         return answers, jobs
-
-    def _expire(self, now_ms: int) -> tuple[int, int]:
-        """Take out what has outlived its time, and tell the senders where that is wanted.
-
-        Return how many expired, and of how many no notice could be left.
-        """
-        expired = unnoticed = 0
-        # Until nothing is late, so that nothing late is read.
-        for _ in range(EXPIRY_STEPS_MAX):
-            late = self._store.expire(now_ms)
-            if not late:
-                break
-            expired += len(late)
-            if self._policy.expiry_notices:
-                for message in late:
-                    if message.sender != NOTICE_SENDER:
-                        unnoticed += not self._leave_notice(message, now_ms)
-        return expired, unnoticed
-
-    def _leave_notice(self, message: Message, now_ms: int) -> bool:
-        text = f"expired unread: your message {message.message_id} to {message.to}"
-        try:
-            self._store.append(
-                message.sender, NOTICE_SENDER, f"expired-{message.seq}", text, now_ms
-            )
-        except WireError:  # the sender is gone, or reads nothing
-            return False
-        self._subscriptions.wake(message.sender)
-        return True
 
     def _handle_frames(
         self,
@@ -356,7 +379,7 @@ class Service:
                 request_id, result = error.request_id, error.bare()
             except WireError as error:
                 result = error.bare()
-            except (StoreFullError, StoreFailedError):
+            except _ENDS_BATCH:
                 raise
             except Exception as error:  # noqa: BLE001 - a bug in one handler is one bad answer
                 result = fault(error)
@@ -430,7 +453,7 @@ class Service:
             return job.deferred.finish(ctx, outcome)
         except WireError as error:
             return error.bare()
-        except (StoreFullError, StoreFailedError):
+        except _ENDS_BATCH:
             raise
         except Exception as error:  # noqa: BLE001 - as above
             return fault(error)
@@ -452,9 +475,10 @@ class Service:
         finally:
             self._full = self._sessions.sparing = False
 
-    def _refuse_all(self, arrivals: Sequence[Arrival], finished: Sequence[Finished]) -> Frames:
-        error = unavailable("the broker's disk failed: try again with the same id")
-        answers = self._answers_to_all(arrivals, finished, error)
+    def _refuse_all(
+        self, arrivals: Sequence[Arrival], finished: Sequence[Finished], why: str
+    ) -> Frames:
+        answers = self._answers_to_all(arrivals, finished, unavailable(why))
         return self._replies.encode(answers, self._together)
 
     @staticmethod

@@ -6,17 +6,25 @@ Source: docs/PROTOCOL.md, "Requests and replies".
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from broker.core.model import Account, SessionRecord
-from broker.core.ports import Directory
+from broker.core.ports import Store
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import SESSION_ID_CHARS
 from broker.wire.roles import Role
 
 #: Sessions kept in front of the store; above it the cache starts anew, at the price of look-ups.
 CACHE_SESSIONS_MAX = 100_000
+#: What a shared store says of a session is believed for so long at most, in milliseconds, even
+#: where the news of its end was never written: a broker died between the one and the other.
+CHECK_MS: Final = 60_000
+#: A list of all sessions of a shared store is good for so long, in milliseconds: it costs a walk
+#: over everybody, and anybody may ask for it.
+LISTED_MS: Final = 5_000
 #: A session's use is written down after this part of its idle time, not with every command.
 _TOUCH_PARTS = 100
 
@@ -40,6 +48,7 @@ class Session:
     """
 
     __slots__ = (
+        "checked_until_ms",
         "device",
         "digest",
         "expires_ms",
@@ -62,6 +71,8 @@ class Session:
         self.plain = bool(record.user) and not record.key and role != Role.OBSERVER
         self.opened_ms = record.opened_ms
         self.expires_ms = record.expires_ms
+        #: Until then what the store holds need not be looked at, unless there is news of the user.
+        self.checked_until_ms = fresh_until_ms
         #: Until then a command needs neither a check nor a write.
         self.fresh_until_ms = fresh_until_ms
 
@@ -71,16 +82,30 @@ def _digest(token: str) -> bytes:
 
 
 class Sessions:
-    """Open, find and end sessions. What the store holds is the truth; the cache saves a hash."""
+    """Open, find and end sessions. What the store holds is the truth; the cache saves a hash.
+
+    Where the store is shared, the other brokers are told who was heard, once in ``lease_ms``.
+    """
 
     def __init__(
-        self, store: Directory, *, make_token: Callable[[], str], limits: SessionLimits
+        self,
+        store: Store,
+        *,
+        make_token: Callable[[], str],
+        limits: SessionLimits,
+        lease_ms: int = 20_000,
     ) -> None:
         self._store = store
         self._make_token = make_token
         self._limits = limits
         self._touch_ms = limits.idle_ms // _TOUCH_PARTS
+        self._lease_ms = lease_ms
         self._cache: dict[str, Session] = {}
+        #: Where the store is shared: who was online, and up to when that is good; the tokens of
+        #: the cache by user; when we told of each.
+        self._listed: tuple[int, dict[str, int]] = (0, {})
+        self._tokens: defaultdict[str, set[str]] = defaultdict(set)
+        self._told_ms: dict[str, int] = {}
         #: When each user was heard last, in milliseconds, as far as this process knows.
         self._heard_ms: dict[str, int] = {}
         self._admin: Session | None = None
@@ -104,7 +129,9 @@ class Sessions:
         record = SessionRecord(_digest(token), user, now_ms, expires_ms, device, key)
         self._store.put(record)
         self._heard_ms[user] = now_ms
-        return self._remember(token, record, now_ms)
+        if self._store.shared:
+            self._listed[1].setdefault(user, now_ms)
+        return self._renewed(self._remember(token, record, now_ms), now_ms)
 
     def resolve(self, token: str, now_ms: int) -> Session:
         """Return the session of a token that was just used. Errors: ``unauthorized``."""
@@ -122,7 +149,7 @@ class Sessions:
         the session would end by idleness in the middle of its use.
         """
         session = self._cache.get(token)
-        if session is None or now_ms >= session.fresh_until_ms:
+        if session is None or now_ms >= session.checked_until_ms:
             record = self._store.find(SessionRecord, _digest(token))
             if record is None or record.expires_ms <= now_ms:
                 raise _ended()
@@ -175,16 +202,27 @@ class Sessions:
     def forget(self) -> None:
         """Empty the cache: the store changed behind it, or a batch was rolled back."""
         self._cache.clear()
+        self._tokens.clear()
+
+    def forget_user(self, user: str) -> None:
+        """Look a user's sessions up again, where the store is shared: another changed them."""
+        for token in self._tokens.pop(user, ()):
+            self._cache.pop(token, None)
 
     def online(self, now_ms: int) -> dict[str, int]:
         """Return the users with a live session, in order of login, and when each was heard last.
 
-        Who was not heard since the broker was started: when the session was last refreshed.
+        Who was not heard since the broker was started: when the session was last refreshed. Where
+        the store is shared, this is what was so `LISTED_MS` ago at the latest, and the logins here.
         """
-        seen: dict[str, int] = {}
-        for each in self._store.find_all(SessionRecord):
-            if each.expires_ms > now_ms:
-                seen[each.user] = max(seen.get(each.user, 0), self._refreshed_ms(each))
+        good_until_ms, seen = self._listed
+        if now_ms >= good_until_ms:
+            seen = {}
+            for each in self._store.find_all(SessionRecord):
+                if each.expires_ms > now_ms:
+                    seen[each.user] = max(seen.get(each.user, 0), self._refreshed_ms(each))
+            if self._store.shared:
+                self._listed = (now_ms + LISTED_MS, seen)
         return {user: max(at_ms, self._heard_ms.get(user, 0)) for user, at_ms in seen.items()}
 
     def _refreshed_ms(self, record: SessionRecord) -> int:
@@ -204,9 +242,13 @@ class Sessions:
 
     def _remember(self, token: str, record: SessionRecord, now_ms: int) -> Session:
         if len(self._cache) >= CACHE_SESSIONS_MAX:
-            self._cache.clear()
+            self.forget()
             self._heard_ms.clear()
+            self._told_ms.clear()
         fresh_until_ms = min(now_ms + self._touch_ms, record.expires_ms)
+        if self._store.shared:
+            self._tokens[record.user].add(token)
+            fresh_until_ms = min(fresh_until_ms, now_ms + CHECK_MS)
         session = self._cache[token] = self._session(token, record, fresh_until_ms)
         return session
 
@@ -219,6 +261,9 @@ class Sessions:
         digest = _digest(token)
         if self._admin is not None and digest == self._admin.digest:
             return self._admin
+        known = self._cache.get(token)
+        if known is not None and now_ms < known.checked_until_ms:
+            return self._renewed(known, now_ms)
         self._cache.pop(token, None)
         record = self._store.find(SessionRecord, digest)
         if record is None or record.expires_ms <= now_ms:
@@ -230,7 +275,17 @@ class Sessions:
         if expires_ms - record.expires_ms >= self._touch_ms and not self.sparing:
             record = replace(record, expires_ms=expires_ms)
             self._store.put(record)
-        return self._remember(token, record, now_ms)
+        return self._renewed(self._remember(token, record, now_ms), now_ms)
+
+    def _renewed(self, session: Session, now_ms: int) -> Session:
+        """Let the other brokers know that the user is heard here, and when to do so again."""
+        if self._store.shared:
+            user = session.user
+            if now_ms - self._told_ms.get(user, 0) >= self._lease_ms:
+                self._store.hear(user, now_ms)
+                self._told_ms[user] = now_ms
+            session.fresh_until_ms = min(session.checked_until_ms, now_ms + self._lease_ms)
+        return session
 
 
 def name_of(record: SessionRecord) -> str:

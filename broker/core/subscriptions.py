@@ -8,8 +8,8 @@ Source: docs/PROTOCOL.md, "subscribe".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, count
 from typing import Final, TypeVar
 
 from broker.core.mailbox import text_bytes
@@ -23,6 +23,8 @@ _Key = TypeVar("_Key")
 IN_FLIGHT_BYTES_MAX: Final = 1_048_576
 #: Between looks for silent subscribers and for those whose peer had no room, in milliseconds.
 TICK_MS: Final = 1_000
+#: Between looks for room that acknowledgements through other brokers have made.
+CROWDED_MS: Final = 5_000
 
 
 class Subscription:
@@ -69,6 +71,11 @@ class Subscription:
         self._in_flight: deque[tuple[int, int, str]] = deque()  # sequence, bytes, mailbox
         self._bytes = 0
 
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing is in flight."""
+        return not self._in_flight
+
     def room(self, cursor: int) -> int:
         """Return how many more messages may be pushed, now that ``cursor`` is acknowledged."""
         self.sent = max(self.sent, cursor)
@@ -113,7 +120,11 @@ class Subscriptions:
         self._listeners: dict[str, set[str]] = {}
         self._numbers = count(1)
         self._stalled: set[Subscription] = set()
-        self._next_tick_ms = 0
+        #: Whose windows are full, and may be emptied by another broker.
+        self._crowded: set[Subscription] = set()
+        self._next_tick_ms = self._next_crowded_ms = 0
+        #: Set when `names` may have changed; for whoever looks to reset.
+        self.names_changed = False
         # Of this batch: begun (True) and ended ones; whose rooms may have changed; who left which.
         self._changes: list[tuple[Subscription, bool]] = []
         self._moved: set[str] = set()
@@ -128,6 +139,14 @@ class Subscriptions:
     def __contains__(self, name: str) -> bool:
         """Tell whether somebody is to be woken for a user or a room."""
         return name in self._by_user or name in self._listeners
+
+    def names(self) -> Iterator[str]:
+        """Return whose mailboxes somebody is to be woken for: users and rooms."""
+        return chain(self._by_user, self._listeners)
+
+    def users(self) -> list[str]:
+        """Return who has subscriptions."""
+        return list(self._by_user)
 
     def add(
         self, route: Route, token: str, user: str, *, window: int, after: int, now_ms: int
@@ -155,6 +174,7 @@ class Subscriptions:
         self._by_user.setdefault(subscription.user, []).append(subscription)
         self._by_route.setdefault(subscription.route, []).append(subscription)
         self.due.add(subscription)
+        self.names_changed = True
 
     def end(self, route: Route, token: str) -> None:
         """End the subscription of a token on one connection, if there is one."""
@@ -168,6 +188,8 @@ class Subscriptions:
         """Forget one subscription."""
         self.due.discard(subscription)
         self._stalled.discard(subscription)
+        self._crowded.discard(subscription)
+        self.names_changed = True
         _take_out(self._by_user, subscription.user, subscription)
         if subscription.user not in self._by_user:
             self.listen(subscription.user, ())
@@ -183,6 +205,7 @@ class Subscriptions:
         self._moved.add(user)
         now = frozenset(rooms) if user in self._by_user else frozenset()
         before = self._rooms.get(user, frozenset())
+        self.names_changed |= now != before
         for room in before - now:
             self._left.append((user, room))
             self._listeners[room].discard(user)
@@ -205,19 +228,23 @@ class Subscriptions:
         self._moved.clear()
         self._left.clear()
 
-    def take_back(self, joined: Callable[[str], Iterable[str]]) -> None:
-        """Undo what this batch has changed; ``joined`` tells which rooms a user is in after all."""
+    def take_back(self, joined: Callable[[str], Iterable[str]]) -> frozenset[str]:
+        """Undo what this batch has changed; ``joined`` tells which rooms a user is in after all.
+
+        Return whom it was asked for.
+        """
         for subscription, begun in reversed(self._changes):
             if begun:
                 self.remove(subscription)
             else:
                 self._put(subscription)
                 self._moved.add(subscription.user)
-        for user in tuple(self._moved):
-            if user in self._by_user:
-                self.listen(user, joined(user))
+        moved = frozenset(user for user in self._moved if user in self._by_user)
+        for user in moved:
+            self.listen(user, joined(user))
         self._left.clear()
         self.keep()
+        return moved
 
     def wake(self, name: str) -> None:
         """Look after the subscriptions of a user, or of a room, when this batch is committed."""
@@ -230,6 +257,10 @@ class Subscriptions:
     def _look_after(self, subscription: Subscription) -> None:
         if subscription not in self._stalled:  # whose turn comes with the next tick
             self.due.add(subscription)
+
+    def await_room(self, subscription: Subscription) -> None:
+        """Look after a subscription again in a while: acknowledgements may come elsewhere."""
+        self._crowded.add(subscription)
 
     def heard(self, route: Route, now_ms: int) -> None:
         """Note that a connection lives."""
@@ -262,6 +293,10 @@ class Subscriptions:
         self._next_tick_ms = now_ms + TICK_MS
         self.due |= self._stalled
         self._stalled.clear()
+        if now_ms >= self._next_crowded_ms:
+            self._next_crowded_ms = now_ms + CROWDED_MS
+            self.due |= self._crowded
+            self._crowded.clear()
         oldest_ms = now_ms - SUBSCRIBER_SILENCE_MS
         everybody = (each for mine in self._by_user.values() for each in mine)
         unheard, self._parted_unheard = self._parted_unheard, []

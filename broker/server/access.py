@@ -123,7 +123,7 @@ def _open_offline(config: Config, folder: DataFolder, *, create: bool) -> Iterat
             "a broker with --store memory: has accounts only while it runs: start it",
         )
     # A lock alone: of a broker that kept its messages in memory, or of one that never came up.
-    if not create and not folder.database.exists():
+    if config.store == "sqlite:" and not create and not folder.database.exists():
         raise _no_accounts(folder.path)
     try:
         store = make_store(config, folder)
@@ -131,7 +131,9 @@ def _open_offline(config: Config, folder: DataFolder, *, create: bool) -> Iterat
         raise ExitError(Exit.DATA_FOLDER, str(error)) from error
     audit = AuditLog(folder.audit_file)
     try:
-        operations = StoppedOperations(folder.database)
+        operations = StoppedOperations(
+            folder.database if config.store == "sqlite:" else config.store
+        )
         service = make_service(config, store, Argon2Hasher(), audit, operations=operations)
         yield OfflineAdmin(service)
     finally:

@@ -12,11 +12,11 @@ from broker.core.attempts import AttemptLimits
 from broker.core.dedup import DedupLimits
 from broker.core.handlers import Policy
 from broker.core.model import Route
-from broker.core.ports import Audit, Hasher, Operations, StoreLimits
+from broker.core.ports import Audit, Hasher, Operations, Store, StoreLimits
 from broker.core.rates import SendLimits
 from broker.core.service import Service
 from broker.core.sessions import SessionLimits
-from broker.stores import AnyStore, open_store
+from broker.stores import open_store
 from broker.stores.folder import DataFolder
 
 #: 256 random bits; the prefix lets scanners of public code find a token that leaked.
@@ -58,7 +58,7 @@ class WallClock:
         return self._last_ms
 
 
-def make_store(config: Config, folder: DataFolder) -> AnyStore:
+def make_store(config: Config, folder: DataFolder) -> Store:
     """Open the store that the configuration names. Errors: `StoreUnusableError`."""
     dedup = DedupLimits(
         ids_per_sender=config.dedup_ids_per_sender,
@@ -100,7 +100,7 @@ def make_policy(config: Config) -> Policy:
 
 def make_service(
     config: Config,
-    store: AnyStore,
+    store: Store,
     hasher: Hasher,
     audit: Audit,
     *,

@@ -17,7 +17,7 @@ from broker import logs
 from broker.audit import AuditLog
 from broker.config import Address, Config
 from broker.core.model import Account
-from broker.core.ports import Hasher, Store, StoreFailedError, StoreFullError
+from broker.core.ports import Hasher, Store, StoreFailedError, StoreFullError, StoreUnavailableError
 from broker.core.service import Service
 from broker.exits import Exit, ExitError
 from broker.metrics import Metrics
@@ -30,7 +30,7 @@ from broker.server.operations import Reloaded, RunningOperations
 from broker.server.private_folder import require_private
 from broker.server.text_door import Figure, TextDoor, open_tls
 from broker.server.watch import Watch, memory_limit_bytes
-from broker.stores import AnyStore
+from broker.stores import LocalStore
 from broker.stores.folder import DataFolder, was_used
 from broker.transports.private_file import SecretFileError
 from broker.transports.router import Router
@@ -107,6 +107,8 @@ class Server:
         self._parts = ExitStack()
         self._gate: Gate | None = None
         self._tls: TlsDoor | None = None
+        #: What an OK achieves, once it has started (`Store.durability`).
+        self.durability = ""
         self.failed = threading.Event()
         self.failure: ExitError | None = None
         self.ending = threading.Event()
@@ -123,6 +125,8 @@ class Server:
                 doors = self._open()
             except StoreFailedError as error:
                 raise ExitError(*_DISK_FAILED) from error
+            except StoreUnavailableError as error:
+                raise ExitError(Exit.DATA_FOLDER, f"the store does not serve: {error}") from error
             self._parts = opened.pop_all()
         return doors
 
@@ -161,6 +165,7 @@ class Server:
         require_private(folder)
         store = make_store(config, folder)
         close_later(store.close)
+        self.durability = store.durability
         if config.demo:
             _add_demo_users(store, self._hasher)
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -170,6 +175,8 @@ class Server:
             self._gate.start(context)
         self._router = Router(context, curve_secret=self._gate.secret if self._gate else None)
         close_later(self._router.close)
+        store.on_news(self._router.wake)
+        close_later(store.on_news, _nobody)
         self._service = self._make_service(folder, store)
         zmq_address = self._bind()
         self._pool = WorkerPool(
@@ -197,7 +204,7 @@ class Server:
         self._publish(folder, zmq_address)
         return Doors(zmq_address, self._open_text(), http)
 
-    def _make_service(self, folder: DataFolder, store: AnyStore) -> Service:
+    def _make_service(self, folder: DataFolder, store: Store) -> Service:
         """Put the core together with what it asks of the process around it."""
         self._audit = AuditLog(folder.audit_file)
         self._parts.callback(self._audit.close)
@@ -209,7 +216,7 @@ class Server:
             key_of=self._router.key_of,
             address_of=self._router.address_of,
             operations=RunningOperations(
-                folder.database if self._config.store == "sqlite:" else None,
+                folder.database if self._config.store == "sqlite:" else self._config.store,
                 reload=self.reload,
                 stopping=self.ending.is_set,
             ),
@@ -242,12 +249,16 @@ class Server:
         self._parts.callback(self._text.stop)
         return address
 
-    def _open_http(self, store: AnyStore) -> Address | None:
+    def _open_http(self, store: Store) -> Address | None:
         wanted = self._config.http
         if wanted is None:
             return None
         metrics = self._metrics(store)
-        status = Status(exposition=metrics.exposition, ready=self._is_ready)
+        status = Status(
+            exposition=metrics.exposition,
+            ready=self._is_ready,
+            degraded=lambda: self._service.degraded,
+        )
         try:
             address = Address(*status.start(*wanted))
         except OSError as error:
@@ -255,7 +266,7 @@ class Server:
         self._parts.callback(status.stop)
         return address
 
-    def _metrics(self, store: AnyStore) -> Metrics:
+    def _metrics(self, store: Store) -> Metrics:
         """Name what the parts count."""
         metrics, service, pool, text = Metrics(), self._service, self._pool, self._text
         count, gauge = metrics.counter, metrics.gauge
@@ -269,9 +280,11 @@ class Server:
         failed = "TLS handshakes that came to nothing"
         count("kotak_tls_failed_handshakes", failed, lambda: tls.failed if tls else 0)
         count("kotak_replies_dropped", "Replies lost", lambda: dict(dropped), label="reason")
-        gauge("kotak_mailboxes", "Mailboxes", lambda: len(store.mailboxes))
-        gauge("kotak_waiting_messages", "Not yet acknowledged", lambda: store.depth().messages)
-        gauge("kotak_read_bytes", "Text acknowledged and kept", lambda: store.mailboxes.read_bytes)
+        if isinstance(store, LocalStore):  # of one that brokers share, its own metrics tell
+            boxes = store.mailboxes
+            gauge("kotak_mailboxes", "Mailboxes", lambda: len(boxes))
+            gauge("kotak_waiting_messages", "Not yet acknowledged", lambda: store.depth().messages)
+            gauge("kotak_read_bytes", "Text acknowledged and kept", lambda: boxes.read_bytes)
         count("kotak_expired_messages", "Messages that expired unread", lambda: service.expired)
         count(
             "kotak_notices_dropped",
@@ -282,6 +295,11 @@ class Server:
             "kotak_subscriptions",
             "Peers that messages are pushed to",
             lambda: service.subscriptions,
+        )
+        gauge(
+            "kotak_store_unavailable",
+            "1 while the store cannot be reached, and some seconds longer",
+            lambda: int(service.degraded),
         )
         watch = self._watch
         gauge("kotak_memory_bytes", "Memory in use", lambda: watch.levels.memory_bytes)
@@ -329,6 +347,10 @@ def reload_logged(name: str, part: Gate | TlsDoor) -> SecretFileError | None:
         return error
     log.info("%s was read anew", name)
     return None
+
+
+def _nobody() -> None:
+    """Wake nobody: the turns are over."""
 
 
 def _add_demo_users(store: Store, hasher: Hasher) -> None:

@@ -31,7 +31,7 @@ class Reloaded(NamedTuple):
 
 
 class RunningOperations:
-    """Of one run. ``database`` is None where messages are kept in memory.
+    """Of one run. ``database`` is the store's URL where messages are kept elsewhere.
 
     ``reload`` tells what was read anew, and what stays as it was. ``stopping`` tells that the
     broker is: a backup under way is given up then, since stopping takes a few seconds at most.
@@ -39,7 +39,7 @@ class RunningOperations:
 
     def __init__(
         self,
-        database: Path | None,
+        database: Path | str,
         *,
         reload: Callable[[], Reloaded],
         stopping: Callable[[], bool],
@@ -70,11 +70,13 @@ class RunningOperations:
         Errors: `WireError`: ``bad_request`` (nothing is on disk), ``busy`` (one is being taken),
         and those of `back_up`.
         """
-        if self._database is None:
+        if not isinstance(self._database, Path):
             raise WireError(
                 Code.BAD_REQUEST,
                 "this broker keeps its messages in memory (--store memory:): there is nothing on "
-                "disk to back up",
+                "disk to back up"
+                if self._database == "memory:"
+                else "this broker keeps its messages in Redis: take a backup there",
             )
         if not self._backing_up.acquire(blocking=False):
             raise WireError(Code.BUSY, "a backup is being taken: wait for its end", _RETRY_MS)
@@ -94,7 +96,7 @@ class RunningOperations:
 class StoppedOperations(RunningOperations):
     """Of a broker that does not run: a backup is taken all the same, for the rest there is none."""
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path | str) -> None:
         super().__init__(database, reload=_refuse, stopping=lambda: False)
 
 

@@ -22,6 +22,10 @@ def restore(config: Config, backup: Path) -> Restored:
         raise ExitError(
             Exit.USAGE, "a broker with --store memory: starts empty: there is nothing to restore to"
         )
+    if config.store != "sqlite:":
+        raise ExitError(
+            Exit.USAGE, "a broker with --store redis:// keeps nothing here: put it back in Redis"
+        )
     if not backup.is_file():  # before a folder is made for it
         raise ExitError(Exit.USAGE, f"there is no file {backup}: give that of a backup")
     require_ours(config.data, create=True)

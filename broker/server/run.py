@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import Final
 
 from broker.config import Address, Config
 from broker.core.ports import StoreUnusableError
@@ -22,6 +23,7 @@ from broker.server.listening import (
 )
 from broker.server.notify import READY, RELOADING, STOPPING, notify
 from broker.server.text_door import open_tls, serve_text
+from broker.stores import place_of
 from broker.transports.text_gateway import TextGateway
 from broker.transports.tls import TlsDoor
 from clients.curve_keys import Curve
@@ -54,7 +56,7 @@ def run(config: Config) -> int:
         raise ExitError(Exit.DATA_FOLDER, str(error)) from error
     try:
         _spare_the_collector()
-        print(_introduction(config), f"ready {doors}", sep="\n", flush=True)  # noqa: T201 - a result
+        print(_introduction(config, server.durability), f"ready {doors}", sep="\n", flush=True)  # noqa: T201 - a result
         notify(READY)
         server.ending.wait()
     finally:
@@ -137,10 +139,19 @@ async def _gateway(
     )
 
 
-def _introduction(config: Config) -> str:
+#: What a store that brokers share achieves, beside ``replicated=N``.
+_SHARED: Final = {
+    "fsync": "on disk before every OK",
+    "memory": "in its memory before every OK, on disk a little later if at all",
+}
+
+
+def _introduction(config: Config, durability: str) -> str:
     where = "in memory, forgotten at the end"
     if config.store == "sqlite:":
         where = f"in {config.data}, on disk before every OK"
+    elif config.store != "memory:":
+        where = f"in {place_of(config.store)}, {_SHARED.get(durability, durability)}"
     lines = [f"kotak {version('kotak')}", f"messages are kept {where}"]
     if config.demo:
         users = ", ".join(f"{user}/{password}" for user, _, password in DEMO_USERS)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+from broker.core.alone import Alone
 from broker.core.mailbox import Mailbox, fitting, text_bytes
 from broker.core.mailboxes import Mailboxes, conflict
 from broker.core.model import (
@@ -35,13 +36,14 @@ from broker.wire.errors import WireError
 from broker.wire.limits import ROOM_MARK
 
 
-class MemoryStore:
+class MemoryStore(Alone):
     """Everything in dictionaries. A batch that fails is undone step by step.
 
     ``first_seq``: give a higher one to each store that clients may take for the one before.
     """
 
     durability = "memory"
+    undoes = True
 
     def __init__(self, limits: StoreLimits = DEFAULT_LIMITS, *, first_seq: int = 1) -> None:
         self.epoch = Epoch(1 + secrets.randbelow(2**53 - 1), Lost(1, first_seq - 1))

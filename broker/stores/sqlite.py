@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from broker.core.alone import Alone
 from broker.core.mailbox import Mailbox, fitting, text_bytes
 from broker.core.mailboxes import Mailboxes, conflict
 from broker.core.model import (
@@ -49,10 +50,11 @@ from broker.wire.commands import SENT
 from broker.wire.errors import WireError
 
 
-class SqliteStore:
+class SqliteStore(Alone):
     """One database file. Any thread may call, one at a time (the caller holds the baton)."""
 
     durability = "fsync"
+    undoes = True
 
     def __init__(
         self, path: Path, limits: StoreLimits = DEFAULT_LIMITS, *, check: bool = True

@@ -37,13 +37,16 @@ Page = tuple[HTTPStatus, bytes, str]
 class Status:
     """The door. ``exposition`` gives the metrics page, ``ready`` is False while draining.
 
-    Both are called from request threads. `start` and `stop` belong to one thread.
+    ``degraded`` is True while the broker lives and cannot serve: to end it would not help. All are
+    called from request threads. `start` and `stop` belong to one thread.
     """
 
-    def __init__(self, *, exposition: Exposition, ready: Ready) -> None:
+    def __init__(
+        self, *, exposition: Exposition, ready: Ready, degraded: Ready = lambda: False
+    ) -> None:
         self._pages: dict[str, Callable[[], Page]] = {
             "/": lambda: (HTTPStatus.OK, _INDEX, _TEXT),
-            "/healthz": lambda: (HTTPStatus.OK, b"alive\n", _TEXT),
+            "/healthz": lambda: (HTTPStatus.OK, b"degraded\n" if degraded() else b"alive\n", _TEXT),
             "/readyz": lambda: _readiness(ready()),
             "/metrics": lambda: (HTTPStatus.OK, *exposition()),
         }

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Barrier
 from threading import BrokenBarrierError
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
-from tests.bench.machine import MeasuredBroker, busy_seconds
+from tests.bench.machine import busy_seconds
 from tests.load.link import CONTEXT
 
 #: Connecting, and a password hash for each account that logs in.
@@ -27,6 +27,13 @@ _LEAVE_SECONDS_MAX: Final = 10.0
 
 class CrewError(Exception):
     """A client process could not do its part; the text says why."""
+
+
+class Measurable(Protocol):
+    """A broker, or all that stands in for one: what it has used, and what it said last."""
+
+    def cpu_seconds(self) -> float: ...
+    def last_words(self) -> str: ...
 
 
 class Report(NamedTuple):
@@ -110,7 +117,7 @@ def _play(part: Callable[..., None], gate: _Gate, arguments: tuple[Any, ...]) ->
 
 def carry_out(
     parts: Sequence[Part],
-    broker: MeasuredBroker,
+    broker: Measurable,
     *,
     begun: Callable[[], None] = lambda: None,
 ) -> Measured:
@@ -142,7 +149,7 @@ def _join(barrier: Barrier, processes: Sequence[SpawnProcess]) -> None:
     barrier.wait(_LEAVE_SECONDS_MAX)
 
 
-def _why(gate: _Gate, broker: MeasuredBroker) -> str:
+def _why(gate: _Gate, broker: Measurable) -> str:
     if not gate.reports.empty():
         return str(gate.reports.get())
     return f"a client process did not answer in time; the broker says:\n{broker.last_words()}"

@@ -25,8 +25,8 @@ from clients import (
     User,
     WrongThread,
 )
+from clients.outbox import PENDING_MAX
 from clients.owner import _Forks
-from clients.session import PENDING_MAX
 from tests.clients.fake_broker import Answer, FakeBroker, polite
 
 PATIENT_MS = 20_000

@@ -19,8 +19,9 @@ from clients.errors import (
     RequestTimeout,
     TooLarge,
 )
+from clients.outbox import PENDING_MAX
 from clients.request import Call
-from clients.session import BACKOFF_MS_MAX, CONNECT_MS, PENDING_MAX, RECONNECT_MS_MAX
+from clients.way import BACKOFF_MS_MAX, CONNECT_MS, RECONNECT_MS_MAX
 from tests.clients.session_bench import RETRY_MS, Bench
 
 

@@ -15,7 +15,8 @@ from clients.errors import (
     RequestTimeout,
     Unavailable,
 )
-from clients.session import BACKOFF_MS_MAX, GRAIN_MS
+from clients.session import GRAIN_MS
+from clients.way import BACKOFF_MS_MAX
 from tests.clients.session_bench import Bench
 
 

@@ -17,8 +17,9 @@ from clients.errors import (
     RequestError,
     Unauthorized,
 )
+from clients.outbox import PENDING_MAX
 from clients.results import Message
-from clients.session import GRAIN_MS, PENDING_MAX
+from clients.session import GRAIN_MS
 from clients.subscription import HEARTBEAT_MS
 from tests.clients.session_bench import TIMEOUT_MS, Bench
 from tests.clients.subscription_desk import WINDOW, Desk, acks, written

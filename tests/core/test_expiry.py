@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core import service
+from broker.core import expiry
 from broker.core.handlers import Policy
 from broker.core.mailboxes import EXPIRED_PER_STEP_MAX
 from broker.core.ports import DEFAULT_LIMITS, StoreFullError, StoreLimits
@@ -41,7 +41,7 @@ def test_one_turn_takes_out_no_more_than_it_has_time_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred thousand that are due at once must not hold every answer up."""
-    monkeypatch.setattr(service, "EXPIRY_STEPS_MAX", 2)
+    monkeypatch.setattr(expiry, "EXPIRY_STEPS_MAX", 2)
     ann, ben = world.user("ann"), world.user("ben")
     count = 3 * EXPIRED_PER_STEP_MAX
     for number in range(count):

@@ -6,7 +6,7 @@ A request without an answer is an outcome like any other: the checker knows what
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 Letter = tuple[str, str, str]  # to, text, message id
 
@@ -30,6 +30,24 @@ class Arrived(NamedTuple):
     redelivered: bool | None = None
 
 
+class Page(NamedTuple):
+    """One read: ``epoch`` and ``lost``, (first, last), are None where nothing was told."""
+
+    messages: list[Arrived]
+    epoch: int | None = None
+    lost: tuple[int, int] | None = None
+
+
+class Place(NamedTuple):
+    """Where a reader stands: the last sequence that it acknowledged, and the epoch of that."""
+
+    seq: int = 0
+    epoch: int | None = None
+
+
+START: Final = Place()
+
+
 class Door(Protocol):
     """One process's way to the broker, for one or many users. Errors: `UnreachableError`."""
 
@@ -40,7 +58,7 @@ class Door(Protocol):
     def __exit__(self, *_: object) -> None: ...
     def login(self, user: str) -> None: ...
     def send_all(self, user: str, letters: Iterable[Letter], window: int) -> Iterator[Outcome]: ...
-    def read(self, user: str) -> list[Arrived] | None:
+    def read(self, user: str, place: Place = START) -> Page | None:
         """Return a page; None where no answer came."""
 
     def acknowledge(self, user: str, seq: int) -> str | None: ...

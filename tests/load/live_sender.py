@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from random import Random
 
 from clients import AsyncClient
 from clients.errors import RequestError
@@ -26,7 +27,7 @@ async def send(plan: Plan, process: int, address: str, link: Link) -> Summary:
     async with crowd(senders, address, plan.timeout_ms) as clients:
         await asyncio.to_thread(link.start_together)
         await asyncio.gather(
-            *(_send_all(clients[who], sender, plan.window) for who, sender in senders.items())
+            *(_send_all(clients[who], sender, plan) for who, sender in senders.items())
         )
         summary.tokens_valid = await tokens_valid(clients.values())
     for sender in senders.values():
@@ -34,12 +35,16 @@ async def send(plan: Plan, process: int, address: str, link: Link) -> Summary:
     return summary
 
 
-async def _send_all(client: AsyncClient, sender: Sender, window: int) -> None:
+async def _send_all(client: AsyncClient, sender: Sender, plan: Plan) -> None:
+    # An even beat would fall in with that of the others.
+    pause_s, chance = plan.pause_ms / 1000, Random(plan.run)
     pending: deque[asyncio.Task[Receipt]] = deque()
     for to, text, message_id in sender.letters():
         pending.append(client.submit(to, text, message_id=message_id))
-        if len(pending) >= window:
+        if len(pending) >= plan.window:
             sender.note(await _outcome(pending.popleft()))
+        if pause_s:
+            await asyncio.sleep(pause_s * (0.5 + chance.random()))
     while pending:
         sender.note(await _outcome(pending.popleft()))
 

@@ -47,6 +47,8 @@ class Plan:
     messages: int | None = MESSAGES_DEFAULT
     seconds: float | None = None
     window: int = WINDOW_DEFAULT
+    #: Between two messages of a sender, half of it to half as much again; 0: as fast as it goes.
+    pause_ms: float = 0.0
     mailboxes: int = MAILBOXES_DEFAULT
     size_bytes: int = 100
     store: str = "sqlite:"
@@ -80,8 +82,13 @@ class Plan:
         return [(user, device) for user in self.mailboxes_of(process) for device in devices]
 
     @property
+    def crowded(self) -> bool:
+        """Whether senders share processes: what is looked at is the time, not the rate."""
+        return bool(self.subscribers or self.pause_ms)
+
+    @property
     def sender_processes(self) -> int:
-        return min(self.senders, CROWD_PROCESSES) if self.subscribers else self.senders
+        return min(self.senders, CROWD_PROCESSES) if self.crowded else self.senders
 
     def senders_of(self, process: int) -> range:
         """Return the senders that share a process."""

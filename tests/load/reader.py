@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
-from tests.load.doors import Arrived, Door
+from tests.load.doors import Arrived, Door, Place
 from tests.load.link import Link, Summary, now_ns, play_part
 from tests.load.plan import Plan
-from tests.proof.history import OK, Ack, Drained, Read, Record, Seen, digest, to_line
+from tests.proof.history import (
+    OK,
+    Ack,
+    Drained,
+    HistoryLost,
+    Read,
+    Record,
+    Seen,
+    digest,
+    to_line,
+)
 
 #: How long a reader rests when all its mailboxes were empty.
 _REST_SECONDS: Final = 0.01
@@ -26,6 +37,7 @@ class Reader:
         self._link = link
         self._lines: list[str] = []
         self._silent = False
+        self._places: defaultdict[str, Place] = defaultdict(Place)
 
     def run(self, door: Door) -> Summary:
         """Log in, empty what an earlier load left, wait for the others, read, write it down."""
@@ -60,17 +72,25 @@ class Reader:
     def _visit(self, door: Door, user: str) -> int:
         """Read one page and acknowledge it. Return how many messages it had."""
         t0 = now_ns()
-        arrived = door.read(user)
+        page = door.read(user, self._places[user])
         t1 = now_ns()
-        if arrived is None:
+        if page is None:
             self._silent = True
             self._note(Read(user, t0, taken=door.takes))
             return 1  # unknown, but not known to be empty
+        sure = t1 - t0 < _ONCE_NS_MAX
+        arrived = page.messages
+        if page.lost is not None:
+            self._note(HistoryLost(user, *page.lost, t0, t1))
+        if arrived:
+            seen = tuple(_seen(message, sure=sure) for message in arrived)
+            self._note(Read(user, t0, t1, OK, door.takes, seen, epoch=page.epoch))
+        if page.lost is not None and self._places[user].seq:
+            self._places[user] = Place(0, page.epoch)  # what there is, from the beginning
+            return 1
+        self._places[user] = self._places[user]._replace(epoch=page.epoch)
         if not arrived:
             return 0
-        sure = t1 - t0 < _ONCE_NS_MAX
-        seen = tuple(_seen(message, sure=sure) for message in arrived)
-        self._note(Read(user, t0, t1, OK, door.takes, seen))
         self._link.read[self._number] += len(arrived)
         last = arrived[-1].seq
         if last is not None:
@@ -82,6 +102,8 @@ class Reader:
         answer = door.acknowledge(user, seq)
         self._note(Ack(user, seq, t0, now_ns() if answer else None, answer))
         self._silent |= answer != OK
+        if answer == OK:
+            self._places[user] = self._places[user]._replace(seq=seq)
 
     def _note(self, record: Record) -> None:
         # As text at once: a million small tuples would cost ten times the memory.

@@ -147,7 +147,7 @@ def print_table(result: Report, console: Console) -> None:
     if figures.sends:
         console.print(Text(_title(result.plan)), soft_wrap=True)
         console.print(_table(result.plan, figures))
-        console.print(_verdict(result), soft_wrap=True)
+        console.print(verdict_text(result), soft_wrap=True)
     for complaint in result.complaints:
         console.print(Text(complaint, "red"), soft_wrap=True)
 
@@ -191,7 +191,8 @@ def _title(plan: Plan) -> str:
     )
 
 
-def _verdict(result: Report) -> Text:
+def verdict_text(result: Report) -> Text:
+    """Return which laws hold, and what shows it where one does not."""
     verdict = result.verdict
     text = Text(" ")
     for law in verdict.laws:

@@ -9,7 +9,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import BrokenBarrierError
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from tests.load import live_sender, reader, sender, subscriber
 from tests.load.accounts import import_accounts, register_accounts
@@ -51,6 +51,53 @@ class Outcome(NamedTuple):
     restarts: list[Restart]
 
 
+class Site(Protocol):
+    """Where a load goes: the brokers, and what is done to them meanwhile."""
+
+    #: Of the brokers that were killed; see `tests.load.live`.
+    restarts: list[Restart]
+
+    def address(self, process: int) -> str:
+        """Return what client process number ``process`` is told to connect to."""
+
+    def look(self, progress: Progress) -> None:
+        """Do what is due, some hundred times a second. Errors: `BrokerError`: it cannot go on."""
+
+    def usage(self) -> Usage | None:
+        """Return what the brokers have used so far."""
+
+
+class _OneBroker:
+    """A broker of the load's own, killed at even distances; or somebody else's."""
+
+    def __init__(self, plan: Plan, broker: BrokerProcess | None, address: str) -> None:
+        self.restarts = broker.restarts if broker else []
+        self._plan = plan
+        self._broker = broker
+        self._address = address
+
+    def address(self, process: int) -> str:
+        return self._address
+
+    def look(self, progress: Progress) -> None:
+        """Kill when it is due: each life of the broker sees some load."""
+        broker = self._broker
+        if broker is None:
+            return
+        if broker.kills < self._plan.kills:
+            due = (broker.kills + 1) / (self._plan.kills + 1)
+            if progress.share >= due:
+                broker.kill()
+                broker.start()
+        if not broker.alive:
+            raise BrokerError(f"the broker ended by itself:\n{broker.last_words()}")
+
+    def usage(self) -> Usage | None:
+        if self._broker is None:
+            return None
+        return Usage(self._broker.cpu_seconds(), self._broker.memory_mib())
+
+
 def run(plan: Plan, show: Callable[[Progress], None]) -> Outcome:
     """Carry out one load. Errors: `BrokerError`, `UnreachableError`, where it could not begin.
 
@@ -58,8 +105,6 @@ def run(plan: Plan, show: Callable[[Progress], None]) -> Outcome:
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="kotak-load-")))
-        histories = plan.histories or folder / "histories"
-        histories.mkdir(parents=True, exist_ok=True)
         show(Progress("starting", 0, 0, 0.0, 0))
         if plan.broker is None:
             broker = stack.enter_context(BrokerProcess(folder / "broker", store=plan.store))
@@ -69,35 +114,43 @@ def run(plan: Plan, show: Callable[[Progress], None]) -> Outcome:
             broker, address = None, plan.broker
             if plan.door == "zmq":
                 register_accounts(plan, address)
-        load_ = stack.enter_context(_processes(plan, address, histories, broker, show))
+        return run_at(_OneBroker(plan, broker, address), plan, show)
+
+
+def run_at(site: Site, plan: Plan, show: Callable[[Progress], None]) -> Outcome:
+    """Carry out one load where its accounts are. Errors: as `run`."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="kotak-load-")))
+        histories = plan.histories or folder / "histories"
+        histories.mkdir(parents=True, exist_ok=True)
+        load_ = stack.enter_context(_processes(plan, site, histories, show))
         usage = load_.carry_out()
         show(load_.progress("judging"))
-        restarts = broker.restarts if broker else []
-        write(histories / "broker.jsonl", (Gap(None, *restart) for restart in restarts))
-        return Outcome(load(histories), load_.summaries, usage, restarts)
+        write(histories / "broker.jsonl", (Gap(None, *restart) for restart in site.restarts))
+        return Outcome(load(histories), load_.summaries, usage, site.restarts)
 
 
 @contextlib.contextmanager
 def _processes(
     plan: Plan,
-    address: str,
+    site: Site,
     histories: Path,
-    broker: BrokerProcess | None,
     show: Callable[[Progress], None],
 ) -> Iterator[_Load]:
     """Start all client processes; whatever happens, none of them outlives the load."""
-    senders, readers = (live_sender, subscriber) if plan.subscribers else (sender, reader)
+    senders = live_sender if plan.crowded else sender
+    readers = subscriber if plan.subscribers else reader
     parts = [(senders.main, number) for number in range(plan.sender_processes)]
     parts += [(readers.main, number) for number in range(plan.readers)]
     link = Link(plan.senders, plan.readers, histories, processes=len(parts))
     processes = [
-        CONTEXT.Process(target=part, args=(plan, number, address, link), daemon=True)
-        for part, number in parts
+        CONTEXT.Process(target=part, args=(plan, number, site.address(at), link), daemon=True)
+        for at, (part, number) in enumerate(parts)
     ]
     try:
         for process in processes:
             process.start()
-        yield _Load(plan, link, processes, broker, show)
+        yield _Load(plan, link, processes, site, show)
         for process in processes:
             process.join(_JOIN_SECONDS)
     finally:
@@ -117,14 +170,14 @@ class _Load:
         plan: Plan,
         link: Link,
         processes: list[SpawnProcess],
-        broker: BrokerProcess | None,
+        site: Site,
         show: Callable[[Progress], None],
     ) -> None:
         self.summaries: list[Summary] = []
         self._plan = plan
         self._link = link
         self._processes = processes
-        self._broker = broker
+        self._site = site
         self._show = show
         self._began = 0.0
         self._shown = 0.0
@@ -135,11 +188,11 @@ class _Load:
             self._until("giving up", lambda: len(self.summaries) == len(self._processes))
             faults = [summary.fault for summary in self.summaries if summary.fault]
             raise UnreachableError(faults[0] if faults else "a client process could not begin")
-        cpu = self._broker.cpu_seconds() if self._broker else 0.0
+        before = self._site.usage()
         self._until("sending", lambda: self._senders_done() >= self._plan.sender_processes)
-        usage = None
-        if self._broker:
-            usage = Usage(self._broker.cpu_seconds() - cpu, self._broker.memory_mib())
+        usage = self._site.usage()
+        if usage and before:
+            usage = usage._replace(cpu_seconds=usage.cpu_seconds - before.cpu_seconds)
         self._link.all_sent.set()
         self._until("draining", lambda: len(self.summaries) == len(self._processes))
         return usage
@@ -158,33 +211,23 @@ class _Load:
         return sum(summary.role.startswith("load-sender") for summary in self.summaries)
 
     def _until(self, phase: str, done: Callable[[], bool]) -> None:
-        """Watch until ``done``: collect last words, kill when it is due, show progress."""
+        """Watch until ``done``: collect last words, do what is due, show progress."""
         while not done():
             time.sleep(_LOOK_SECONDS)
             while not self._link.summaries.empty():
                 self.summaries.append(self._link.summaries.get())
             progress = self.progress(phase)
-            self._kill_when_due(progress)
+            self._site.look(progress)
             if time.monotonic() - self._shown > 0.05:
                 self._shown = time.monotonic()
                 self._show(progress)
             self._check_alive()
-
-    def _kill_when_due(self, progress: Progress) -> None:
-        """Kill at even distances on the way, so that each life of the broker sees some load."""
-        if self._broker is None or self._broker.kills >= self._plan.kills:
-            return
-        if progress.share >= (self._broker.kills + 1) / (self._plan.kills + 1):
-            self._broker.kill()
-            self._broker.start()
 
     def _check_alive(self) -> None:
         """Notice who died without a word. Errors: `BrokerError`."""
         for process in self._processes:
             if process.exitcode:
                 raise BrokerError(f"a client process ended with code {process.exitcode}, see above")
-        if self._broker is not None and not self._broker.alive:
-            raise BrokerError(f"the broker ended by itself:\n{self._broker.last_words()}")
 
     def progress(self, phase: str) -> Progress:
         sent = sum(self._link.sent)
@@ -192,5 +235,5 @@ class _Load:
             share = sent / (self._plan.messages * self._plan.senders)
         else:
             share = (time.monotonic() - self._began) / (self._plan.seconds or 1) if sent else 0.0
-        kills = self._broker.kills if self._broker else 0
+        kills = len(self._site.restarts)
         return Progress(phase, sent, sum(self._link.read), min(share, 1.0), kills)

@@ -17,7 +17,7 @@ from typing import Self
 import pytest
 from rich.console import Console
 
-from tests.load.doors import Arrived, Letter, Outcome, UnreachableError
+from tests.load.doors import START, Arrived, Letter, Outcome, Page, Place, UnreachableError
 from tests.load.link import Link, Summary, play_part
 from tests.load.plan import Plan, parse
 from tests.load.reader import Reader
@@ -43,6 +43,9 @@ class FakeBroker:
         self.valid = True
         self.acks = 0
         self.forgets = False
+        #: What readers with a position are told, each mailbox once.
+        self.lost: tuple[int, int] | None = None
+        self.told: set[str] = set()
 
 
 class FakeDoor:
@@ -70,10 +73,14 @@ class FakeDoor:
                 self.broker.boxes[to] += self.broker.deliver(message)
             yield self.broker.answers.get(message.seq or 0, Outcome(OK, message.seq))
 
-    def read(self, user: str) -> list[Arrived] | None:
+    def read(self, user: str, place: Place = START) -> Page | None:
         with self.broker.lock:
             cursor = self.broker.cursors[user]
-            return [m for m in self.broker.boxes[user] if (m.seq or 0) > cursor][:7]
+            page = [m for m in self.broker.boxes[user] if (m.seq or 0) > cursor][:7]
+            if self.broker.lost is None or user in self.broker.told or not place.seq:
+                return Page(page)
+            self.broker.told.add(user)
+            return Page(page, lost=self.broker.lost)
 
     def acknowledge(self, user: str, seq: int) -> str | None:
         with self.broker.lock:
@@ -224,6 +231,17 @@ class TestParts:
         result = carry_out(broker, tmp_path)
         assert result.clean, str(result.verdict)
         assert result.figures.read == 100
+
+    def test_a_reader_that_is_told_of_a_loss_begins_anew_and_the_loss_is_no_breach(
+        self, tmp_path: Path
+    ) -> None:
+        """Message 30 is gone; whoever comes with a position is told, once, that it may be."""
+        broker = FakeBroker(lambda m: [] if m.seq == 30 else [m])
+        broker.lost = (30, 30)
+        result = carry_out(broker, tmp_path)
+        assert not result.verdict.counts, str(result.verdict)
+        assert result.verdict.announced == 1
+        assert result.figures.read >= 99
 
 
 class TestReport:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, Self
 
 from clients.text_connection import TextConnection, TextDoorError
-from tests.load.doors import Arrived, Letter, Outcome, UnreachableError
+from tests.load.doors import START, Arrived, Letter, Outcome, Page, Place, UnreachableError
 from tests.load.plan import PASSWORD
 from tests.proof.history import OK
 
@@ -62,14 +62,14 @@ class TextDoor:
             for reply in _pipelined(connection, lines, window):
                 yield _outcome(reply)
 
-    def read(self, user: str) -> list[Arrived] | None:
+    def read(self, user: str, place: Place = START) -> Page | None:
         try:
             messages = self._connection.kotakmasuk(self._tokens[user]).get("messages")
         except TextDoorError:
             return None
         if messages is None:
             return None
-        return [Arrived(None, message["msg"]) for message in messages]
+        return Page([Arrived(None, message["msg"]) for message in messages])
 
     def acknowledge(self, user: str, seq: int) -> str | None:
         raise AssertionError("reading on this door acknowledges by itself")

@@ -9,7 +9,7 @@ from typing import Self
 from broker.wire.limits import INBOX_MESSAGES_MAX
 from clients.client import Client, Pending
 from clients.errors import ConnectionFailed, RequestError, RequestTimeout
-from tests.load.doors import Arrived, Letter, Outcome, UnreachableError
+from tests.load.doors import START, Arrived, Letter, Outcome, Page, Place, UnreachableError
 from tests.load.plan import PASSWORD
 from tests.proof.history import OK
 
@@ -51,16 +51,20 @@ class ZmqDoor:
         while pending:
             yield _outcome(pending.popleft())
 
-    def read(self, user: str) -> list[Arrived] | None:
-        args = {"limit": INBOX_MESSAGES_MAX}
+    def read(self, user: str, place: Place = START) -> Page | None:
+        args: dict[str, int] = {"limit": INBOX_MESSAGES_MAX}
+        if place.epoch is not None:
+            args |= {"after": place.seq, "epoch": place.epoch}
         try:
             page = self._client.request("kotakmasuk", args, token=self._tokens[user])
         except RequestError:
             return None
-        return [
+        messages = [
             Arrived(message["seq"], message["text"], message.get("redelivered", False))
             for message in page["messages"]
         ]
+        lost = page.get("history_lost")
+        return Page(messages, page.get("epoch"), (lost["first"], lost["last"]) if lost else None)
 
     def acknowledge(self, user: str, seq: int) -> str | None:
         try:

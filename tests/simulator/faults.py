@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
+from broker.core.alone import Alone
 from broker.core.model import Depth, Epoch, History, Message, Page, Receipt
 from broker.core.ports import Key, R, Record, Store, StoreFailedError, StoreFullError
 from broker.wire.errors import WireError
@@ -89,8 +90,8 @@ class Faults:
         raise StoreFailedError(f"the disk failed at {point}")
 
 
-class FaultyStore:
-    """Hands every step to an engine; see `broker.core.ports.Store`."""
+class FaultyStore(Alone):
+    """Hands every step to an engine that nobody shares; see `broker.core.ports.Store`."""
 
     def __init__(self, engine: Store, faults: Faults) -> None:
         self._engine = engine
@@ -99,6 +100,10 @@ class FaultyStore:
     @property
     def durability(self) -> str:
         return self._engine.durability
+
+    @property
+    def undoes(self) -> bool:
+        return self._engine.undoes
 
     @property
     def epoch(self) -> Epoch:

@@ -9,7 +9,8 @@ import pytest
 
 from broker.core.ports import Store
 from broker.stores import sqlite_ballast, sqlite_checkpoint
-from tests.stores.engines import ENGINES, Engine
+from tests.stores import redis_server
+from tests.stores.engines import ENGINES, Engine, marks_of
 from tests.stores.steps import Reopen
 
 
@@ -20,7 +21,14 @@ def short_wal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_checkpoint, "WAL_BYTES", 4_096)
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(scope="session", autouse=True)
+def stopped_servers() -> Iterator[None]:
+    """What the engines of this run started ends with it."""
+    yield
+    redis_server.stop_shared()
+
+
+@pytest.fixture(params=[pytest.param(name, marks=marks_of(name)) for name in ENGINES])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     engine = ENGINES[request.param](tmp_path)
     yield engine
@@ -35,3 +43,10 @@ def store(engine: Engine) -> Store:
 @pytest.fixture
 def reopen(engine: Engine) -> Reopen:
     return engine.reopen
+
+
+@pytest.fixture
+def ids_over_all(engine: Engine) -> None:
+    """For tests of ids that are known whatever happens to the mailbox that they were used for."""
+    if engine.ids_per_mailbox:
+        pytest.skip("ids are remembered in the recipient's mailbox, in its slot, and go with it")

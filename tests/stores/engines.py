@@ -7,7 +7,8 @@ absence would be a test that silently stopped testing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,9 @@ import pytest
 
 from broker.core.ports import Store, StoreLimits
 from broker.stores.memory import MemoryStore
+from broker.stores.redis import RedisStore
 from broker.stores.sqlite import SqliteStore
+from tests.stores import redis_server
 
 MAILBOX_MESSAGES_MAX = 5
 LIMITS = StoreLimits(mailbox_messages_max=MAILBOX_MESSAGES_MAX)
@@ -28,6 +31,13 @@ class Engine(Protocol):
     durable: bool
     #: Is a store that was reopened another object?
     reopens: bool
+    #: Are ids remembered by recipient, and go with its mailbox? Then one sender's id is another
+    #: message's at another recipient. Else they are remembered by sender, over all mailboxes.
+    ids_per_mailbox: bool
+    #: Does what was given to a reader outlive the store object?
+    remembers_given: bool
+    #: Is all walked along as one log when it is tidied, or one mailbox beside the other?
+    one_log: bool
 
     def open(self, limits: StoreLimits = LIMITS) -> Store: ...
 
@@ -41,6 +51,9 @@ class MemoryEngine:
 
     durable = False
     reopens = False
+    ids_per_mailbox = False
+    remembers_given = False
+    one_log = True
 
     def __init__(self, folder: Path) -> None:
         pass
@@ -60,6 +73,9 @@ class SqliteEngine:
 
     durable = True
     reopens = False
+    ids_per_mailbox = False
+    remembers_given = False
+    one_log = True
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "kotak.db"
@@ -90,11 +106,75 @@ class ReopenedSqliteEngine(SqliteEngine):
     reopens = True
 
 
+_NUMBERS = count(1)
+
+
+class RedisEngine:
+    """One server for all tests; each has a prefix of its own."""
+
+    durable = True
+    reopens = False
+    ids_per_mailbox = True
+    remembers_given = True
+    one_log = False
+
+    def __init__(self, folder: Path) -> None:
+        if not redis_server.installed():
+            absent("redis-server is not installed: apt-get install redis-server")
+        self._url = f"{self._server_url()}?prefix=test{next(_NUMBERS)}"
+        self._opened: list[Store] = []
+        self._limits = LIMITS
+
+    def _server_url(self) -> str:
+        return redis_server.shared_server().url
+
+    def open(self, limits: StoreLimits = LIMITS) -> Store:
+        self._limits = limits
+        store = RedisStore(self._url, limits)
+        self._opened.append(store)
+        return store
+
+    def reopen(self, store: Store) -> Store:
+        if not self.reopens:
+            return store
+        store.close()
+        self._opened.remove(store)
+        return self.open(self._limits)
+
+    def close(self) -> None:
+        while self._opened:
+            self._opened.pop().close()
+
+
+class ReopenedRedisEngine(RedisEngine):
+    """Another broker wherever a test allows a restart."""
+
+    reopens = True
+
+
+class RedisClusterEngine(RedisEngine):
+    """Three primaries: what is not in one slot is on different servers."""
+
+    def _server_url(self) -> str:
+        return redis_server.shared_cluster().url
+
+
 ENGINES: dict[str, Callable[[Path], Engine]] = {
     "memory": MemoryEngine,
     "sqlite": SqliteEngine,
     "sqlite reopened": ReopenedSqliteEngine,
+    "redis": RedisEngine,
+    "redis reopened": ReopenedRedisEngine,
+    "redis cluster": RedisClusterEngine,
 }
+
+#: Those whose batches are undone: any history of steps and failures is tried over them.
+UNDOING = [name for name in ENGINES if not name.startswith("redis")]
+
+
+def marks_of(name: str) -> Collection[pytest.MarkDecorator]:
+    """Return how an engine's runs are marked: a slice of a cluster's is in test_redis_cluster."""
+    return [pytest.mark.slow] if name == "redis cluster" else []
 
 
 def absent(why: str) -> None:

@@ -24,6 +24,9 @@ class Interrupted(Exception):
 
 @contextmanager
 def failing_batch(store: Store) -> Iterator[None]:
+    """End a batch by an exception, for tests of what has not happened then."""
+    if not store.undoes:
+        pytest.skip("a batch that fails is not undone here: each of its steps may be repeated")
     with suppress(Interrupted), store.batch():
         yield
         raise Interrupted

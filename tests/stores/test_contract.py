@@ -132,7 +132,7 @@ def test_mailboxes_do_not_touch_each_other(store: Store, reopen: Reopen) -> None
 
 def test_nobody_of_that_name(store: Store) -> None:
     with store.batch():
-        refused(Code.NO_SUCH_USER, lambda: store.append("bob", "ann", "m1", "hi", NOW_MS))
+        refused(Code.NO_SUCH_USER, lambda: store.append("bob", "ann", "m1", "hi", NOW_MS).seq)
         refused(Code.NO_SUCH_USER, lambda: store.read("bob", "", 0, 1, 1))
         refused(Code.NO_SUCH_USER, lambda: store.acknowledge("bob", "", 1))
 
@@ -256,7 +256,7 @@ def test_a_repetition_within_one_batch(store: Store) -> None:
     with store.batch():
         first = store.append("bob", "ann", "m1", "hi", NOW_MS).seq
         assert store.append("bob", "ann", "m1", "hi", NOW_MS).seq == first
-        refused(Code.CONFLICT, lambda: store.append("bob", "ann", "m1", "ho", NOW_MS))
+        refused(Code.CONFLICT, lambda: store.append("bob", "ann", "m1", "ho", NOW_MS).seq)
     assert ids(store) == ["m1"]
 
 
@@ -271,12 +271,26 @@ def test_a_repetition_after_the_acknowledgement_brings_nothing_back(
     assert ids(store) == []
 
 
-def test_one_id_for_two_messages_is_a_conflict(store: Store, reopen: Reopen) -> None:
-    with_users(store, "bob", "eve")
+def test_one_id_for_two_texts_is_a_conflict(store: Store, reopen: Reopen) -> None:
+    with_users(store, "bob")
     send(store, "m1")
     store = reopen(store)
     refused(Code.CONFLICT, lambda: send(store, "m1", "ho"))
+    assert ids(store) == ["m1"]
+
+
+@pytest.mark.usefixtures("ids_over_all")
+def test_one_id_for_two_recipients_is_a_conflict(store: Store, reopen: Reopen) -> None:
+    with_users(store, "bob", "eve")
+    send(store, "m1")
+    store = reopen(store)
     refused(Code.CONFLICT, lambda: send(store, "m1", to="eve"))
+    with store.batch():
+        refusal = WireError(Code.BLOCKED, "not from you")
+        refused(
+            Code.CONFLICT,
+            lambda: store.append("eve", "ann", "m1", "hi", NOW_MS, refusal=refusal).seq,
+        )
     assert (ids(store), ids(store, "eve")) == (["m1"], [])
 
 
@@ -361,7 +375,7 @@ def test_a_refusal_within_a_batch_does_not_end_it(store: Store, reopen: Reopen) 
     with_users(store, "bob")
     with store.batch():
         store.append("bob", "ann", "m1", "hi", NOW_MS)
-        refused(Code.NO_SUCH_USER, lambda: store.append("eve", "ann", "m2", "hi", NOW_MS))
+        refused(Code.NO_SUCH_USER, lambda: store.append("eve", "ann", "m2", "hi", NOW_MS).seq)
         store.append("bob", "ann", "m3", "hi", NOW_MS)
     assert ids(reopen(store)) == ["m1", "m3"]
 
@@ -377,19 +391,18 @@ def test_an_empty_batch_and_one_that_only_looks(store: Store) -> None:
 
 
 def test_with_a_refusal_only_what_is_stored_has_an_answer(store: Store, reopen: Reopen) -> None:
-    with_users(store, "bob", "eve")
+    with_users(store, "bob")
     seq = send(store, "m1")
     store = reopen(store)
     refusal = WireError(Code.BLOCKED, "not from you")
 
-    def append(message_id: str, text: str = "hi", to: str = "bob") -> int:
+    def append(message_id: str, text: str = "hi") -> int:
         with store.batch():
-            return store.append(to, "ann", message_id, text, NOW_MS, refusal=refusal).seq
+            return store.append("bob", "ann", message_id, text, NOW_MS, refusal=refusal).seq
 
     assert append("m1") == seq
     refused(Code.BLOCKED, lambda: append("m2"))
     refused(Code.CONFLICT, lambda: append("m1", "ho"))
-    refused(Code.CONFLICT, lambda: append("m1", to="eve"))
     assert ids(store) == ["m1"]
     assert send(store, "m2") > seq, "the refusal is not remembered"
 

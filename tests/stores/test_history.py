@@ -245,7 +245,7 @@ def test_a_new_account_of_the_name_has_received_nothing(store: Store, reopen: Re
 
 def test_a_new_account_of_the_name_has_sent_nothing(store: Store, reopen: Reopen) -> None:
     with_users(store, "ann", "bob")
-    old = send(store, "m1")
+    send(store, "m1")
     with store.batch():
         store.append("bob", "ann", "m2", "hi", NOW_MS)
         store.remove(Account, "ann")
@@ -253,8 +253,20 @@ def test_a_new_account_of_the_name_has_sent_nothing(store: Store, reopen: Reopen
     store = reopen(store)
     assert kept(store, "sent", user="ann") == []
     assert kept(store) == ["m1", "m2"], "what was sent stays with its recipient"
+    send(store, "m3")
+    assert kept(reopen(store), "sent", user="ann") == ["m3"]
+
+
+@pytest.mark.usefixtures("ids_over_all")
+def test_the_ids_of_a_removed_account_are_free(store: Store, reopen: Reopen) -> None:
+    with_users(store, "ann", "bob")
+    old = send(store, "m1")
+    with store.batch():
+        store.remove(Account, "ann")
+        store.put(account("ann"))
+    store = reopen(store)
     again = send(store, "m1", "another text")
-    assert again > old, "the ids of the old one are free"
+    assert again > old
     store = reopen(store)
     assert kept(store, "sent", user="ann") == ["m1"]
     assert send(store, "m1", "another text") == again

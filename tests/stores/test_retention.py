@@ -130,6 +130,7 @@ def test_above_so_many_bytes_the_oldest_that_were_read_go_before_their_time(
     assert kept(reopen(store)) == ["m5", "m6"]
 
 
+@pytest.mark.usefixtures("ids_over_all")
 def test_those_whose_ids_must_be_remembered_stay_all_the_same(
     engine: Engine, reopen: Reopen
 ) -> None:
@@ -154,11 +155,11 @@ def test_a_step_looks_at_a_bounded_number_of_rows(short: Store, reopen: Reopen) 
     assert seqs(reopen(store)) == []
 
 
-def test_a_walk_goes_on_behind_what_stays(short: Store) -> None:
+def test_a_walk_goes_on_behind_what_stays(engine: Engine, short: Store) -> None:
     fill(short, "eve", STEP_ROWS)
     fill(short, "bob", STEP_ROWS)
     ack(short)
-    assert tidy(short, LATER_MS) == 3
+    assert tidy(short, LATER_MS) == (3 if engine.one_log else 2)
     assert (seqs(short), len(seqs(short, "eve"))) == ([], STEP_ROWS)
 
 

@@ -200,6 +200,14 @@ def test_an_id_is_stored_once_in_a_room_too(room: Store, reopen: Reopen) -> None
     said = send(room, "m1", to="#den")
     store = reopen(room)
     assert send(store, "m1", to="#den") == said
+    refused(Code.CONFLICT, lambda: send(store, "m1", "ho", to="#den"))
+    assert ids(store) == ["m1"]
+
+
+@pytest.mark.usefixtures("ids_over_all")
+def test_an_id_of_a_room_is_none_for_a_user(room: Store, reopen: Reopen) -> None:
+    send(room, "m1", to="#den")
+    store = reopen(room)
     refused(Code.CONFLICT, lambda: send(store, "m1", to="bob"))
     assert ids(store) == ["m1"]
 
@@ -278,25 +286,27 @@ def test_a_room_that_is_removed_is_gone_with_all_that_was_said(room: Store, reop
 
 
 def test_a_room_of_the_same_name_shows_nothing_of_the_old_one(room: Store, reopen: Reopen) -> None:
-    old = send(room, "m1", to="#den")
+    send(room, "m1", to="#den")
     remove_room(room)
     with_room(room, "ann", "bob", history=True)
     store = reopen(room)
     assert ids(store) == kept(store, "#den") == kept(store, "sent", user="ann") == []
-    assert send(store, "m1", to="#den") == old, "a repeated id still gets its answer"
-    send(store, "m2", to="#den")
+    last = send(store, "m2", to="#den")
     tidy(store, NOW_MS + 10**12)
     store = reopen(store)
     assert lost(store) is not None
-    assert lost(store) == Lost(1, old + 1)
+    assert lost(store) == Lost(1, last)
 
 
+@pytest.mark.usefixtures("ids_over_all")
 def test_an_id_used_in_a_room_that_is_gone_is_still_known(room: Store, reopen: Reopen) -> None:
     said = send(room, "m1", to="#den")
     remove_room(room)
     store = reopen(room)
     assert send(store, "m1", to="#den") == said
     assert send(store, "m1", "another text") == said, "there is no copy to compare it with"
+    with_room(store, "ann", "bob")
+    assert send(store, "m1", to="#den") == said, "also in a new room of the name"
 
 
 def test_a_removed_room_is_tidied_without_a_trace(short: Store, reopen: Reopen) -> None:

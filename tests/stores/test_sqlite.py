@@ -267,8 +267,8 @@ def test_a_url_names_the_engine(tmp_path: Path) -> None:
         memory.close()
         sqlite.close()
         assert folder.database.exists()
-        with pytest.raises(StoreUnusableError, match="use sqlite: or memory:"):
-            open_store("redis:", folder, DEFAULT_LIMITS)
+        with pytest.raises(StoreUnusableError, match="use sqlite:, memory: or redis:"):
+            open_store("postgres:", folder, DEFAULT_LIMITS)
 
 
 # --- files that are not to be opened ---------------------------------------------------------

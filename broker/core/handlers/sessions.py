@@ -96,7 +96,8 @@ def handle_user_on(ctx: Context, args: commands.PresenceArgs) -> Result:
     ]
     if args.detail:
         oldest_ms = ctx.now_ms - ctx.policy.presence_ms
+        elsewhere = ctx.store.heard(page)
         for each in listed:
-            each["seen_ms"] = seen[each["user"]]
+            each["seen_ms"] = max(seen[each["user"]], elsewhere.get(each["user"], 0))
             each["connected"] = each["seen_ms"] >= oldest_ms
     return {"users": listed, "more": len(users) > first + len(page)}

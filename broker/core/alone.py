@@ -1,0 +1,31 @@
+"""The store of one broker: it has no neighbours, so there is nothing to hear and nobody to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from broker.core.model import News
+
+
+class Alone:
+    """For an engine that nobody else has open; see `broker.core.ports.Neighbours`."""
+
+    shared = False
+
+    def news(self) -> Sequence[News]:
+        return ()
+
+    def listen(self, names: Iterable[str]) -> None:
+        """Do nothing: what is appended is known here."""
+
+    def on_news(self, wake: Callable[[], None]) -> None:
+        """Do nothing: there is none."""
+
+    def hear(self, user: str, now_ms: int) -> None:
+        """Do nothing: nobody asks but who knows already."""
+
+    def heard(self, users: Collection[str]) -> Mapping[str, int]:  # noqa: ARG002 - as the port
+        return {}
+
+    def claim(self, name: str) -> bool:  # noqa: ARG002 - as the port
+        return True
