@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Final
 
 from broker.core.model import Page
-from broker.core.ports import Store
+from broker.core.ports import Store, StoreUnavailableError
 from broker.core.replies import Frames, Replies
 from broker.core.sessions import Sessions
 from broker.core.subscriptions import Subscription, Subscriptions
@@ -35,14 +35,26 @@ class Push:
         self._looks_max = LOOKS_PER_TURN_MAX if store.shared else None
 
     def add_events(self, frames: Frames, now_ms: int) -> None:
-        """Add the events that are due to ``frames``, one a subscription; the rest stays due."""
+        """Add the events that are due to ``frames``, one a subscription; the rest stays due.
+
+        Errors: `StoreUnavailableError`; then nothing was added, and all of it comes later.
+        """
         for silent in self._subscriptions.tick(now_ms):
             self._end(frames, silent)
         due = self._subscriptions.due
-        if due:
+        if not due:
+            return
+        events: Frames = {}
+        try:
             with self._store.batch():  # which only reads, so that it cannot fail for room
                 for subscription in tuple(islice(due, self._looks_max)):
-                    self._look_after(frames, subscription, now_ms)
+                    self._look_after(events, subscription, now_ms)
+        except StoreUnavailableError:
+            # Nobody knows whether it is noted as given: so it is not given, and comes again.
+            self._subscriptions.lost(dict.fromkeys(events, False))
+            raise
+        for route, made in events.items():
+            frames.setdefault(route, []).extend(made)
 
     def _look_after(self, frames: Frames, subscription: Subscription, now_ms: int) -> None:
         # With nothing in flight all of the window is free, whatever is acknowledged: one look.

@@ -6,10 +6,12 @@ import logging
 
 import pytest
 
+from broker.core.model import Page
 from broker.core.outage import QUIET_MS
 from broker.core.ports import Key, R, StoreFullError, StoreUnavailableError
 from broker.core.refusals import RETRY_AFTER_MS
 from broker.core.service import IDLE_MS, OUTAGE_MS, TIDY_PAUSE_MS
+from broker.core.subscriptions import TICK_MS
 from broker.wire.errors import Code
 from tests.core.fakes import ADMIN, FaultyStore, World
 
@@ -118,9 +120,16 @@ def test_nothing_of_a_batch_that_failed_is_remembered(world: World) -> None:
 
 
 class FadingStore(FaultyStore):
-    """Looks up so many records, and then is gone."""
+    """Looks up so many records, reads so many pages, and then is gone."""
 
     looks_left = 1_000
+    reads_left = 1_000
+
+    def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            raise gone()
+        return super().read(user, device, after, limit, bytes_max)
 
     def find(self, kind: type[R], key: Key) -> R | None:
         self.looks_left -= 1
@@ -140,3 +149,24 @@ def test_slow_work_of_requests_that_are_refused_after_all_is_not_begun() -> None
     assert [reply.error and reply.error.code for reply in replies] == [Code.UNAVAILABLE] * 2
     assert not world.jobs
     assert not world.service.busy
+
+
+def test_nothing_is_pushed_of_which_nobody_knows_whether_it_is_noted_as_given() -> None:
+    """It would come again without saying that it may have come before."""
+    store = FadingStore()
+    world = World(store=store)
+    ann, ben = world.user("ann"), world.user("ben")
+    for token in (ann, ben):
+        world.ok("subscribe", token, window=10)
+    store.reads_left = 1  # enough for the first of them
+    world.batch(
+        world.frame("chat", ann, to="ben", text="m", id="m1"),
+        world.frame("chat", ben, to="ann", text="m", id="m2"),
+    )
+    assert world.events == []
+    store.reads_left = 1_000
+    world.now_ms += TICK_MS
+    world.turn()
+    assert len(world.events) == 2
+    told = [each for _, body in world.events for each in body["messages"]]
+    assert not any("redelivered" in each for each in told)

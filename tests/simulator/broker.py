@@ -68,6 +68,7 @@ class Broker:
         self, time: Scheduler, luck: Random, network: Network, disk: Disk, plan: Plan
     ) -> None:
         self.faults = Faults()
+        self.faults.remote = plan.outages > 0
         self.clock = Clock(time)
         self.observer: Observer
         #: Called while no life is: whether the disk's copy is put back.

@@ -234,7 +234,8 @@ class Door:
         seq, marked = message["seq"], message.get("redelivered", False)
         if not marked and seq in self._given[reader]:
             self.breach("L7", f"{reader} got {seq} again, without the mark `redelivered`")
-        may = max(self._tried[reader], self._life_began_at - 1)
+        unsure = self._broker.faults.unsure
+        may = max(self._tried[reader], self._life_began_at - 1, unsure)
         if marked and seq > may:
             self.breach("L7", f"{reader} got {seq} first with the mark `redelivered`")
 

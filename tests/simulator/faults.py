@@ -12,10 +12,18 @@ from typing import Any, Final, Literal
 
 from broker.core.alone import Alone
 from broker.core.model import Depth, Epoch, History, Message, Page, Receipt
-from broker.core.ports import Key, R, Record, Store, StoreFailedError, StoreFullError
+from broker.core.ports import (
+    Key,
+    R,
+    Record,
+    StoreFailedError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+from broker.stores import LocalStore
 from broker.wire.errors import WireError
 
-Kind = Literal["crash", "fail"]
+Kind = Literal["crash", "fail", "outage"]
 
 BEFORE: Final = "before commit"
 AFTER: Final = "after commit"
@@ -34,6 +42,12 @@ class Faults:
         self.full: Literal["", "step", "commit"] = ""
         self._room_taken = False
         self.dead = False
+        #: May the store be one that several brokers share, on another machine?
+        self.remote = False
+        #: While True it cannot be reached.
+        self.gone = False
+        #: Messages up to this sequence may count as given though they never left: see `AFTER`.
+        self.unsure = 0
         #: Where the last fault struck, for the log.
         self.struck = ""
         #: Whether any step failed in the turn under way.
@@ -48,10 +62,15 @@ class Faults:
 
     def disarm(self) -> None:
         """Let nothing fail any longer."""
-        self._left, self.full = 0, ""
+        self._left, self.full, self.gone = 0, "", False
 
     def step(self, point: str) -> None:
         """Pass a point, or fail there."""
+        if self.gone and not self.dead:
+            self._be_gone(point)
+        self._come_to(point)
+
+    def _come_to(self, point: str) -> None:
         if self.dead:
             raise PowerCutError
         if self._left and self._point in (None, point):
@@ -62,7 +81,7 @@ class Faults:
     def pass_by(self, point: str) -> None:
         """Pass a point outside of the store: the process may end there, the disk cannot fail."""
         if self._kind == "crash":
-            self.step(point)
+            self._come_to(point)
 
     def take_room(self) -> None:
         """Pass a point at which the disk's room is needed."""
@@ -87,15 +106,26 @@ class Faults:
         if self._kind == "crash":
             self.dead = True
             raise PowerCutError
+        if self._kind == "outage":
+            self.gone = True
+            self._be_gone(point)
         raise StoreFailedError(f"the disk failed at {point}")
+
+    def _be_gone(self, point: str) -> None:
+        self.struck, self.troubled = point, True
+        raise StoreUnavailableError(f"nobody answers at {point}")
 
 
 class FaultyStore(Alone):
-    """Hands every step to an engine that nobody shares; see `broker.core.ports.Store`."""
+    """Hands every step to an engine; see `broker.core.ports.Store`."""
 
-    def __init__(self, engine: Store, faults: Faults) -> None:
+    def __init__(self, engine: LocalStore, faults: Faults) -> None:
         self._engine = engine
         self._faults = faults
+
+    @property
+    def shared(self) -> bool:  # type: ignore[override]
+        return self._faults.remote
 
     @property
     def durability(self) -> str:
@@ -116,7 +146,11 @@ class FaultyStore(Alone):
             yield
             self._faults.commit()
         # Also "failed", though it is committed: of a sync that failed nobody knows what it did.
-        self._faults.step(AFTER)
+        try:
+            self._faults.step(AFTER)
+        except StoreUnavailableError:  # it stands, and nobody hears so
+            self._faults.unsure = self._engine.mailboxes.last
+            raise
 
     def append(
         self,

@@ -65,6 +65,8 @@ class Plan:
     partitions: float
     #: Clients that die and are started again.
     deaths: float
+    #: Times at which the store cannot be reached: it is one that brokers share then.
+    outages: float
 
 
 def plan_of(seed: int) -> Plan:
@@ -117,6 +119,7 @@ def plan_of(seed: int) -> Plan:
         stalls=rate(2.0, at=0.4),
         partitions=rate(0.3, at=0.3),
         deaths=rate(1.0, at=0.4),
+        outages=rate(1.0, at=0.3),
     )
 
 

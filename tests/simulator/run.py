@@ -233,6 +233,7 @@ class _World:
             ("crash", plan.crashes, self._crash),
             ("failure", plan.failures, self._fail),
             ("full", plan.full, self._fill),
+            ("outage", plan.outages, self._cut_off),
             ("restore", plan.restores, self._restore),
             ("jump", plan.jumps, self._jump),
             ("cut", plan.cuts, self._cut),
@@ -278,6 +279,14 @@ class _World:
         self.broker.faults.full = ""
         if self.plan.crashes and not self.phase.settling and self._luck.random() < 0.5:
             self.broker.faults.arm("crash", self._luck.randint(1, 10))
+
+    def _cut_off(self) -> None:
+        """Have the store vanish at some point, also right after a commit, and come back."""
+        self.broker.faults.arm("outage", *self._where())
+        self.time.after(self._luck.choice((0.1, 2, 30)) * SECOND, self._reach)
+
+    def _reach(self) -> None:
+        self.broker.faults.gone = False
 
     def _restore(self) -> None:
         self._putting_back = True

@@ -55,7 +55,7 @@ def test_every_law_holds(place: Disks) -> None:
     assert not summary.broken, "\n".join(map(explain, summary.broken))
     # Not in a world without troubles: every kind of fault was there, and brokers died of them.
     assert summary.faults.keys() == {
-        "crash", "failure", "full", "restore", "jump",
+        "crash", "failure", "full", "outage", "restore", "jump",
         "cut", "hole", "stall", "partition", "death",
     }  # fmt: skip
     assert summary.lives > 2 * len(_FEW)
@@ -100,7 +100,17 @@ def test_what_was_found_once_is_found_again_and_is_mended(
 
 def test_plans_differ_and_each_fault_is_in_some_and_not_in_all() -> None:
     plans = [plan_of(seed) for seed in range(300)]
-    for fault in ("crashes", "failures", "full", "restores", "jumps", "cuts", "holes", "deaths"):
+    for fault in (
+        "crashes",
+        "failures",
+        "full",
+        "restores",
+        "jumps",
+        "cuts",
+        "holes",
+        "deaths",
+        "outages",
+    ):
         with_it = sum(getattr(plan, fault) > 0 for plan in plans)
         assert 10 < with_it < 290, fault
 
