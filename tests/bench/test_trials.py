@@ -74,6 +74,7 @@ class TestRoom:
     def test_a_cost_that_grows_with_the_members_is_a_complaint(self) -> None:
         assert "2.00 times" in costs(40.0).complaints[0]
 
+    @pytest.mark.slow
     def test_a_short_one_joins_all_and_measures_each_target(self) -> None:
         done = loadtest("room", "--members", "60", "--seconds", "1", "--turns", "1", "--json")
         assert done.returncode in (0, 1), done.stderr  # a second on a busy machine says little

@@ -108,6 +108,7 @@ def test_a_server_that_goes_and_comes_is_told_as_unavailable_and_then_serves(
         assert broker.stop().code == Exit.OK
 
 
+@pytest.mark.slow
 def test_a_server_that_keeps_silent_holds_neither_the_answers_nor_the_end(tmp_path: Path) -> None:
     server = Server(*KEEPING)
     try:

@@ -14,6 +14,7 @@ from tests.hostile.honest import Seen
 SMALL = Wish(seconds=3, text=200, zmq=50, raw=10)
 
 
+@pytest.mark.slow
 def test_a_small_crowd_is_there_all_the_time_and_the_honest_client_misses_nothing() -> None:
     outcome = crowd.run(SMALL)
     assert crowd.faults(outcome) == []
