@@ -68,23 +68,21 @@ class MemoryEngine:
         pass
 
 
-class SqliteEngine:
-    """One file; `reopens` says whether a second object over it tells the same."""
+class _Outside:
+    """Kept outside of this process; `reopens` says whether a second store tells the same."""
 
-    durable = True
     reopens = False
-    ids_per_mailbox = False
-    remembers_given = False
-    one_log = True
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "kotak.db"
+    def __init__(self) -> None:
         self._opened: list[Store] = []
         self._limits = LIMITS
 
+    def _made(self, limits: StoreLimits) -> Store:
+        raise NotImplementedError
+
     def open(self, limits: StoreLimits = LIMITS) -> Store:
         self._limits = limits
-        store = SqliteStore(self._path, limits)
+        store = self._made(limits)
         self._opened.append(store)
         return store
 
@@ -98,6 +96,22 @@ class SqliteEngine:
     def close(self) -> None:
         while self._opened:
             self._opened.pop().close()
+
+
+class SqliteEngine(_Outside):
+    """One file."""
+
+    durable = True
+    ids_per_mailbox = False
+    remembers_given = False
+    one_log = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._path = folder / "kotak.db"
+
+    def _made(self, limits: StoreLimits) -> Store:
+        return SqliteStore(self._path, limits)
 
 
 class ReopenedSqliteEngine(SqliteEngine):
@@ -109,11 +123,10 @@ class ReopenedSqliteEngine(SqliteEngine):
 _NUMBERS = count(1)
 
 
-class RedisEngine:
+class RedisEngine(_Outside):
     """One server for all tests; each has a prefix of its own."""
 
     durable = True
-    reopens = False
     ids_per_mailbox = True
     remembers_given = True
     one_log = False
@@ -121,29 +134,14 @@ class RedisEngine:
     def __init__(self, folder: Path) -> None:
         if not redis_server.installed():
             absent("redis-server is not installed: apt-get install redis-server")
+        super().__init__()
         self._url = f"{self._server_url()}?prefix=test{next(_NUMBERS)}"
-        self._opened: list[Store] = []
-        self._limits = LIMITS
 
     def _server_url(self) -> str:
         return redis_server.shared_server().url
 
-    def open(self, limits: StoreLimits = LIMITS) -> Store:
-        self._limits = limits
-        store = RedisStore(self._url, limits)
-        self._opened.append(store)
-        return store
-
-    def reopen(self, store: Store) -> Store:
-        if not self.reopens:
-            return store
-        store.close()
-        self._opened.remove(store)
-        return self.open(self._limits)
-
-    def close(self) -> None:
-        while self._opened:
-            self._opened.pop().close()
+    def _made(self, limits: StoreLimits) -> Store:
+        return RedisStore(self._url, limits)
 
 
 class ReopenedRedisEngine(RedisEngine):

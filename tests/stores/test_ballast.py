@@ -20,7 +20,7 @@ from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_ballast import BALLAST_NAME, SparingError
 from broker.wire.errors import Code
 from tests.core.fakes import FaultyStore, World
-from tests.stores.test_sqlite import FaultyConnection, acknowledge, ids, make, send
+from tests.stores.sqlite_steps import FaultyConnection, acknowledge, ids, make, send
 
 BOB = Account("bob", "Bob", "hash")
 MIB = 1_048_576

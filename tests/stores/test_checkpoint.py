@@ -17,7 +17,7 @@ from broker.core.model import Account
 from broker.core.ports import StoreFailedError, StoreUnusableError
 from broker.stores import sqlite_checkpoint
 from broker.stores.sqlite import SqliteStore
-from tests.stores.test_sqlite import FaultyConnection, ids, make, send
+from tests.stores.sqlite_steps import FaultyConnection, ids, make, send
 
 CHECKPOINT = "PRAGMA wal_checkpoint"
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.core.model import Account, Block, LoginKey, Membership, Room, SessionRecord
-from broker.core.ports import Record, Store, StoreLimits, StoreUnavailableError, StoreUnusableError
-from broker.stores.migration import Moved, move
-from broker.stores.migration_source import Source
-from broker.stores.migration_target import Target, TargetTakenError
+from broker.core.ports import Record, StoreLimits, StoreUnavailableError
 from broker.stores.redis import RedisStore
-from broker.stores.redis.link import Link
-from broker.stores.redis.url import parse_url
 from broker.stores.sqlite import SqliteStore
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import SEQ_MAX
-from tests.stores import redis_server
-from tests.stores.engines import absent
+from tests.stores.moving import DEVICES, ROOMS, batched, fresh_url, opened, run, told
 from tests.stores.steps import (
     NOW_MS,
     account,
@@ -47,31 +39,15 @@ from tests.stores.steps import (
     with_users,
 )
 
-NUMBERS = count(1)
 USERS = ["ann", "bob", "eve"]
-ROOMS = ["#a", "#b"]
-DEVICES = ["", "phone", "desk"]
-#: Pages of a history.
-BOUNDS: list[dict[str, Any]] = [{}, {"before": 12, "limit": 3}, {"after": 5, "limit": 3}]
 LIMITS = StoreLimits(
     mailbox_messages_max=8, retention_read_ms=30, retention_unread_ms=50, retention_room_ms=20
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def redis() -> None:
-    if not redis_server.installed():
-        absent("redis-server is not installed: apt-get install redis-server")
-
-
-def fresh_url(server: str = "") -> str:
-    return f"{server or redis_server.shared_server().url}?prefix=moved{next(NUMBERS)}"
-
-
 @pytest.fixture(params=["server", "cluster"])
 def url(request: pytest.FixtureRequest) -> str:
-    cluster = request.param == "cluster"
-    return fresh_url(redis_server.shared_cluster().url if cluster else "")
+    return fresh_url(cluster=request.param == "cluster")
 
 
 @pytest.fixture
@@ -88,46 +64,6 @@ def old(path: Path) -> Iterator[SqliteStore]:
         store.close()
 
 
-def run(
-    path: Path, url: str, *, limits: StoreLimits | None = None, asks: int | None = None
-) -> Moved:
-    """Move; ``asks``: the server goes away after so many round trips."""
-    limits = limits or StoreLimits()
-    where = parse_url(url)
-    link = Link(where) if asks is None else FailingLink(url, asks)
-    try:
-        with Source(path, ids_max=limits.dedup.ids_max) as source:
-            return move(source, Target(link, where.prefix, limits), watch=lambda *_: None)
-    finally:
-        link.close()
-
-
-class FailingLink(Link):
-    """Gives up in the midst: what it was asked last may have been done, or not."""
-
-    def __init__(self, url: str, asks: int) -> None:
-        super().__init__(parse_url(url))
-        self._asks = asks
-
-    def ask(self, calls: Any) -> list[Any]:
-        self._asks -= 1
-        if self._asks < 0:
-            raise StoreUnavailableError("gone")
-        found = super().ask(calls)
-        if self._asks == 0:
-            raise StoreUnavailableError("gone, once it was done")
-        return found
-
-
-@contextmanager
-def opened(url: str, limits: StoreLimits | None = None) -> Iterator[RedisStore]:
-    store = RedisStore(url, limits or StoreLimits())
-    try:
-        yield store
-    finally:
-        store.close()
-
-
 @contextmanager
 def moved(old: SqliteStore, path: Path, url: str) -> Iterator[RedisStore]:
     """Stop the old store, move, and open the new one."""
@@ -137,45 +73,6 @@ def moved(old: SqliteStore, path: Path, url: str) -> Iterator[RedisStore]:
     assert done.verdict.same, done.verdict
     with opened(url) as store:
         yield store
-
-
-def outcome(step: Callable[[], Any]) -> Any:
-    try:
-        return step()
-    except WireError as error:
-        return error.code
-
-
-# --- everything, by the port -------------------------------------------------------------------
-
-
-def told(store: Store) -> dict[str, Any]:
-    """Return all that the port tells, to every reader."""
-    found: dict[str, Any] = {"epoch": store.epoch.number, "depth": batched(store, store.depth)}
-    found["keys"] = sorted(store.find_all(LoginKey), key=repr)
-    kinds: list[type[Any]] = [Account, Room, Membership, Block, SessionRecord]
-    found |= {kind.__name__: store.find_all(kind) for kind in kinds}
-    for user in [each.user for each in store.find_all(Account)]:
-        found[user] = batched(store, partial(store.depth, user))
-        for of in ("inbox", "sent", *ROOMS):
-            for bounds in BOUNDS:
-                step = partial(history, store, of, user=user, **bounds)
-                found[f"{user} {of} {bounds}"] = outcome(step)
-        for device in DEVICES:
-            found[f"{user} {device}"] = page(store, user, device, 0, 100)
-            found[f"{user} {device} paged"] = page(store, user, device, 4, 2)
-    return found
-
-
-def batched(store: Store, step: Callable[[], Any]) -> Any:
-    with store.batch():
-        return step()
-
-
-def page(store: Store, user: str, device: str, after: int, limit: int) -> Any:
-    found = read(store, user, device=device, after=after, limit=limit)
-    # To a device that nobody has logged in from, nothing was ever given: there is no telling.
-    return found._replace(delivered=0) if device else found
 
 
 a_user = st.sampled_from(USERS)
@@ -422,206 +319,3 @@ def test_limits_count_what_was_moved(old: SqliteStore, path: Path, url: str) -> 
         assert batched(new, lambda: new.depth("bob"))[1:] == (3, 30)
         with opened(url, StoreLimits(mailbox_messages_max=3)) as strict:
             refused(Code.MAILBOX_FULL, lambda: send(strict, "m9"))
-
-
-# --- again, and otherwise ----------------------------------------------------------------------
-
-
-def filled(path: Path, messages: int = 5) -> None:
-    store = with_room(SqliteStore(path), "ann", "bob")
-    for number in range(messages):
-        send(store, f"m{number}", to="bob" if number % 2 else "#den")
-    store.close()
-
-
-def test_a_second_run_does_nothing(path: Path) -> None:
-    url = fresh_url()
-    filled(path)
-    assert run(path, url).before_ms is None
-    with opened(url) as new:
-        ack(new)
-    again = run(path, url)
-    assert again.verdict is None
-    assert again.before_ms is not None
-    with opened(url) as new:
-        assert ids(new) == [], "what was read since stays read"
-
-
-def test_a_source_that_went_on_is_refused(path: Path) -> None:
-    url = fresh_url()
-    filled(path)
-    with suppress(StoreUnavailableError):
-        run(path, url, asks=12)
-    store = SqliteStore(path)
-    send(store, "later")
-    store.close()
-    with pytest.raises(TargetTakenError, match="the beginning of another migration"):
-        run(path, url)
-    whole = fresh_url()
-    run(path, whole)
-    store = SqliteStore(path)
-    ack(store)
-    store.close()
-    with pytest.raises(TargetTakenError, match="a broker has run since"):
-        run(path, whole)
-
-
-@pytest.mark.parametrize(
-    "fill",
-    [
-        lambda store: with_users(store, "zoe"),
-        lambda store: None,
-    ],
-    ids=["other data", "a broker was started"],
-)
-def test_a_target_with_anything_in_it_is_refused(
-    path: Path, fill: Callable[[RedisStore], object]
-) -> None:
-    url = fresh_url()
-    filled(path)
-    with opened(url) as new:
-        fill(new)
-        before = told(new)
-    with pytest.raises(TargetTakenError):
-        run(path, url)
-    with opened(url) as new:
-        assert told(new) == before
-
-
-def test_a_broker_that_was_started_meanwhile_is_noticed(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = fresh_url()
-    filled(path)
-    settled = Target.settle
-
-    def start(target: Target, epoch: Any) -> None:
-        with opened(url):
-            settled(target, epoch)
-
-    monkeypatch.setattr(Target, "settle", start)
-    with pytest.raises(TargetTakenError, match="while it was being filled"):
-        run(path, url)
-
-
-def test_prefixes_beside_each_other_do_not_matter(path: Path) -> None:
-    filled(path)
-    for url in (fresh_url(), fresh_url()):
-        done = run(path, url)
-        assert done.verdict is not None
-        assert done.verdict.same
-
-
-def test_many_rows_are_moved_in_pages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every page boundary there is, with each possible end of the run before."""
-    monkeypatch.setattr("broker.stores.migration_source.PAGE_ROWS", 2)
-    filled(path, 7)
-    url = fresh_url()
-    for asks in count(1):
-        try:
-            done = run(path, url, asks=asks)
-        except StoreUnavailableError:
-            assert asks < 1_000
-        else:
-            break
-    if done.before_ms is None:
-        assert done.verdict is not None
-        assert done.verdict.same, done.verdict
-    with opened(url) as new:
-        assert ids(new) == [f"m{n}" for n in range(7)]
-
-
-# --- the comparison can fail -------------------------------------------------------------------
-
-WRONGS: dict[str, Callable[[Any], tuple[Any, ...]]] = {
-    "a message is gone": lambda keys: ("ZREMRANGEBYRANK", keys.of("bob", "box"), 0, 0),
-    "a pointer is gone": lambda keys: ("ZREMRANGEBYRANK", keys.of("bob", "pulled"), 0, 0),
-    "a cursor is another": lambda keys: ("HSET", keys.of("bob", "meta"), "c:", 1),
-    "a count is another": lambda keys: ("HSET", keys.of("bob", "meta"), "n", 1),
-    "a member is gone": lambda keys: ("SREM", keys.of("#den", "joined"), "bob"),
-    "an account is gone": lambda keys: ("DEL", keys.of("bob", "account")),
-    "an id is gone": lambda keys: ("DEL", keys.of("bob", "ids")),
-}
-
-
-@pytest.mark.parametrize("wrong", list(WRONGS))
-def test_a_difference_is_found(path: Path, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the run is not over: the next one compares again."""
-    url = fresh_url()
-    filled(path)
-    settled = Target.settle
-
-    def spoil(target: Target, epoch: Any) -> None:
-        settled(target, epoch)
-        target.link.one(WRONGS[wrong](target._keys))
-
-    monkeypatch.setattr(Target, "settle", spoil)
-    done = run(path, url)
-    assert done.verdict is not None
-    assert not done.verdict.same
-    assert set(done.verdict.differing) <= {"bob", "#den"}
-    assert done.verdict.differing
-    assert done.verdict.digests[0] != done.verdict.digests[1]
-    again = run(path, url)
-    assert again.verdict is not None
-    assert not again.verdict.same
-
-
-# --- sources -----------------------------------------------------------------------------------
-
-
-def test_the_source_is_left_as_it_is(path: Path) -> None:
-    filled(path)
-    before = path.read_bytes()
-    run(path, fresh_url())
-    assert path.read_bytes() == before
-
-
-def test_what_stands_in_the_log_of_a_killed_broker_is_moved(path: Path, tmp_path: Path) -> None:
-    store = with_users(SqliteStore(path), "ann", "bob")
-    send(store, "m1")
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for file in path.parent.glob("kotak.*"):
-        (copy / file.name).write_bytes(file.read_bytes())
-    store.close()
-    url = fresh_url()
-    run(copy / "kotak.db", url)
-    with opened(url) as new:
-        assert ids(new) == ["m1"]
-
-
-def test_a_database_that_was_put_back_is_not_moved(path: Path) -> None:
-    """Its clients must be told of a loss, which a broker does that starts on it."""
-    filled(path)
-    (path.parent / "kotak.seen").unlink()
-    with pytest.raises(StoreUnusableError, match="new epoch"):
-        run(path, fresh_url())
-    SqliteStore(path).close()
-    url = fresh_url()
-    run(path, url)
-    store = SqliteStore(path)
-    with opened(url) as new:
-        assert new.epoch.number == store.epoch.number
-        assert new.epoch.lost.last == store.epoch.lost.last
-        assert send(new, "later") > store.epoch.lost.last
-    store.close()
-
-
-def test_what_is_no_database_of_ours_is_refused(path: Path) -> None:
-    with pytest.raises(StoreUnusableError, match="there is no"):
-        run(path, fresh_url())
-    with sqlite3.connect(path) as database:
-        database.execute("CREATE TABLE other (x)")
-    database.close()
-    with pytest.raises(StoreUnusableError, match="no database of Kotak's"):
-        run(path, fresh_url())
-
-
-def test_an_older_version_is_refused(path: Path) -> None:
-    filled(path)
-    with sqlite3.connect(path) as database:
-        database.execute("PRAGMA user_version = 3")
-    database.close()
-    with pytest.raises(StoreUnusableError, match="start a broker of this version"):
-        run(path, fresh_url())

@@ -25,8 +25,8 @@ from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_backup import back_up
 from broker.stores.sqlite_epoch import WITNESS_NAME
 from broker.stores.sqlite_restore import Restored, put_back
+from tests.stores.sqlite_steps import FaultyConnection
 from tests.stores.steps import NOW_MS, ids, send, with_users
-from tests.stores.test_sqlite import FaultyConnection
 
 STAMP = "20261123T040213Z"
 FORMER = f"kotak.db.before-restore-{STAMP}"

@@ -1,4 +1,4 @@
-"""The durable store beyond the contract: its file, its settings, its restarts and its faults."""
+"""The durable store beyond the contract: its file, its settings and its restarts."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from broker.core.dedup import DedupLimits
-from broker.core.model import Account, SessionRecord
+from broker.core.model import SessionRecord
 from broker.core.ports import (
     DEFAULT_LIMITS,
-    StoreFailedError,
-    StoreFullError,
     StoreLimits,
     StoreUnusableError,
 )
@@ -28,18 +26,19 @@ from broker.stores.folder import DataFolder, FolderHeldError, was_used
 from broker.stores.memory import MemoryStore
 from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_database
-from broker.wire.errors import Code, WireError
-from tests.core.fakes import FaultyStore, World
-from tests.stores.steps import expire, with_room
+from tests.stores.sqlite_steps import (
+    BOB,
+    acknowledge,
+    ids,
+    make,
+    open_at,
+    pragma,
+    send,
+)
 
-BOB = Account("bob", "Bob", "hash")
 #: What lies in the folder after an orderly end.
 LEFT = {"kotak.db", "kotak.seen", "kotak.ballast"}
 SPAWN = multiprocessing.get_context("spawn")
-
-
-def open_at(path: Path, *, check: bool = True, limits: StoreLimits = DEFAULT_LIMITS) -> SqliteStore:
-    return SqliteStore(path, limits, check=check)
 
 
 @pytest.fixture
@@ -53,34 +52,6 @@ def store(path: Path) -> Iterator[SqliteStore]:
     with store.batch():
         store.put(BOB)
     yield store
-    store.close()
-
-
-def send(store: SqliteStore, *ids: str, text: str = "hi") -> list[int]:
-    with store.batch():
-        return [store.append("bob", "ann", each, text, 1_000).seq for each in ids]
-
-
-def ids(store: SqliteStore) -> list[str]:
-    with store.batch():
-        return [each.message_id for each in store.read("bob", "", 0, 1_000, 10**9).messages]
-
-
-def acknowledge(store: SqliteStore, seq: int) -> None:
-    with store.batch():
-        store.acknowledge("bob", "", seq)
-
-
-def pragma(store: SqliteStore, name: str) -> Any:
-    return store._database.execute(f"PRAGMA {name}").fetchone()[0]
-
-
-def make(path: Path, *messages: str) -> None:
-    """Leave a closed database of ours behind."""
-    store = open_at(path)
-    with store.batch():
-        store.put(BOB)
-    send(store, *messages)
     store.close()
 
 
@@ -470,168 +441,3 @@ def test_the_ids_of_the_last_messages_are_known_after_a_restart(path: Path) -> N
     assert send(store, "m29", "m20") == [30, 21]
     assert send(store, "m0") == [31], "older ones are not read back"
     store.close()
-
-
-# --- faults ----------------------------------------------------------------------------------
-
-
-def fill(store: SqliteStore) -> None:
-    """Forbid the file to grow."""
-    store._database.execute(f"PRAGMA max_page_count = {pragma(store, 'page_count')}").fetchone()
-
-
-def make_room(store: SqliteStore) -> None:
-    store._database.execute("PRAGMA max_page_count = 1000000").fetchone()
-    store._ballast._retry_at = 0  # it is looked for at once
-
-
-def test_no_room_at_the_commit_undoes_the_batch_and_passes(store: SqliteStore) -> None:
-    first = send(store, "m1")
-    fill(store)
-    with pytest.raises(StoreFullError):
-        send(store, "big", text="x" * 60_000)
-    assert ids(store) == ["m1"]
-    acknowledge(store, first[0])
-    assert ids(store) == []
-    make_room(store)
-    assert send(store, "big", text="x" * 60_000) == [first[0] + 1]
-    assert ids(store) == ["big"]
-
-
-def no_room_in_a_step(store: SqliteStore) -> None:
-    with store.batch():
-        store.append("bob", "ann", "big", "x" * 60_000, 1_000)
-        store.read("bob", "", 0, 10, 10**6)
-
-
-def test_no_room_in_a_step_ends_the_batch_and_nothing_is_written_outside(
-    store: SqliteStore, path: Path
-) -> None:
-    send(store, "m1")
-    fill(store)
-    with pytest.raises(StoreFullError):
-        no_room_in_a_step(store)
-    make_room(store)
-    assert not store._database.in_transaction
-    store.close()
-    again = open_at(path)
-    assert ids(again) == ["m1"]
-    again.close()
-
-
-def test_no_room_in_a_step_is_no_bug_of_one_request(store: SqliteStore) -> None:
-    """Through the service: whoever took it for one would go on outside of a transaction."""
-    world = World(store=cast("FaultyStore", store))
-    token = world.user("ann")
-    fill(store)
-    texts = ["hi"] * 16 + ["x" * 60_000]  # the first sixteen are one statement, and fit
-    chats = [
-        world.frame("chat", token, to="ann", text=text, id=str(number))
-        for number, text in enumerate(texts)
-    ]
-    *sent, read = world.batch(*chats, world.frame("inbox", token))
-    assert {reply.error and reply.error.code for reply in sent} == {Code.STORAGE_FULL}
-    assert read.result["messages"] == []
-    make_room(store)
-    assert store._database.execute("SELECT count(*) FROM messages").fetchone() == (0,)
-    assert [reply.error for reply in world.batch(*chats)] == [None] * 17
-
-
-class FaultyConnection:
-    """A connection whose statements of one kind fail as a dying disk's do."""
-
-    def __init__(
-        self, real: sqlite3.Connection, fails: str, code: int = sqlite3.SQLITE_IOERR
-    ) -> None:
-        self.real = real
-        self.fails = fails
-        self.fails_once = False
-        self._code = code
-
-    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        self._fail_at(statement)
-        return self.real.execute(statement, *values)
-
-    def executemany(self, statement: str, rows: Any) -> sqlite3.Cursor:
-        self._fail_at(statement)
-        return self.real.executemany(statement, rows)
-
-    def _fail_at(self, statement: str) -> None:
-        if self.fails and statement.startswith(self.fails):
-            self.fails = "" if self.fails_once else self.fails
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = self._code
-            error.sqlite_errorname = "SQLITE_IOERR"
-            raise error
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
-
-
-def remove(store: SqliteStore) -> None:
-    with store.batch():
-        store.remove(Account, "bob")
-
-
-def send_ending(store: SqliteStore) -> int:
-    """Store a message that ends by itself, and return when that is over."""
-    with store.batch():
-        store.append("bob", "ann", "m2", "hi", 1_000, ttl_ms=1_000)
-    return 2_000
-
-
-STEPS: dict[str, Callable[[SqliteStore], object]] = {
-    "BEGIN": lambda store: send(store, "m2"),
-    "INSERT INTO messages": lambda store: send(store, "m2"),
-    "COMMIT": lambda store: send(store, "m2"),
-    "SELECT seq, stored_ms": ids,
-    "SELECT mailbox, text": lambda store: send(store, "m1"),
-    "SELECT user, name": lambda store: store.find(Account, "bob"),
-    "SELECT digest": lambda store: store.find_all(SessionRecord, of="bob"),
-    "INSERT INTO expiries": lambda store: expire(store, send_ending(store)),
-    "INSERT INTO rooms": lambda store: with_room(store, "bob"),
-    "INSERT INTO readers": lambda store: acknowledge(store, 1),
-    "DELETE FROM messages": remove,
-}
-
-
-@pytest.mark.parametrize("statement", list(STEPS))
-def test_an_io_error_anywhere_says_that_the_store_failed_and_undoes_the_batch(
-    store: SqliteStore, path: Path, statement: str
-) -> None:
-    send(store, "m1")
-    faulty = FaultyConnection(store._database, statement)
-    store._database = cast("sqlite3.Connection", faulty)
-    with pytest.raises(StoreFailedError, match="SQLITE_IOERR: disk I/O error"):
-        STEPS[statement](store)
-    faulty.fails = ""
-    assert not faulty.in_transaction
-    with pytest.raises(StoreFailedError, match="failed before"):
-        ids(store)
-    again = open_at(path)
-    assert ids(again) == ["m1"]
-    again.close()
-
-
-def refuse_and_fail_to_roll_back(store: SqliteStore) -> None:
-    with store.batch():
-        store.put(Account("eve", "Eve", "hash"))
-        raise WireError(Code.INTERNAL, "any")
-
-
-def test_a_rollback_that_fails_says_that_the_store_failed(store: SqliteStore) -> None:
-    faulty = FaultyConnection(store._database, "ROLLBACK")
-    store._database = cast("sqlite3.Connection", faulty)
-    with pytest.raises(StoreFailedError):
-        refuse_and_fail_to_roll_back(store)
-
-
-def test_closing_survives_a_checkpoint_that_fails(path: Path) -> None:
-    make(path)
-    store = open_at(path)
-    send(store, "m1")
-    store._database = cast("sqlite3.Connection", FaultyConnection(store._database, "PRAGMA wal"))
-    store.close()
-    again = open_at(path)
-    assert ids(again) == ["m1"]
-    again.close()

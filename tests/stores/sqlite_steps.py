@@ -1,0 +1,79 @@
+"""Steps of tests that look into the SQLite store, and a connection that fails as a dying disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from broker.core.model import Account
+from broker.core.ports import (
+    DEFAULT_LIMITS,
+    StoreLimits,
+)
+from broker.stores.sqlite import SqliteStore
+
+BOB = Account("bob", "Bob", "hash")
+
+
+def open_at(path: Path, *, check: bool = True, limits: StoreLimits = DEFAULT_LIMITS) -> SqliteStore:
+    return SqliteStore(path, limits, check=check)
+
+
+def send(store: SqliteStore, *ids: str, text: str = "hi") -> list[int]:
+    with store.batch():
+        return [store.append("bob", "ann", each, text, 1_000).seq for each in ids]
+
+
+def ids(store: SqliteStore) -> list[str]:
+    with store.batch():
+        return [each.message_id for each in store.read("bob", "", 0, 1_000, 10**9).messages]
+
+
+def acknowledge(store: SqliteStore, seq: int) -> None:
+    with store.batch():
+        store.acknowledge("bob", "", seq)
+
+
+def pragma(store: SqliteStore, name: str) -> Any:
+    return store._database.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def make(path: Path, *messages: str) -> None:
+    """Leave a closed database of ours behind."""
+    store = open_at(path)
+    with store.batch():
+        store.put(BOB)
+    send(store, *messages)
+    store.close()
+
+
+class FaultyConnection:
+    """A connection whose statements of one kind fail as a dying disk's do."""
+
+    def __init__(
+        self, real: sqlite3.Connection, fails: str, code: int = sqlite3.SQLITE_IOERR
+    ) -> None:
+        self.real = real
+        self.fails = fails
+        self.fails_once = False
+        self._code = code
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        self._fail_at(statement)
+        return self.real.execute(statement, *values)
+
+    def executemany(self, statement: str, rows: Any) -> sqlite3.Cursor:
+        self._fail_at(statement)
+        return self.real.executemany(statement, rows)
+
+    def _fail_at(self, statement: str) -> None:
+        if self.fails and statement.startswith(self.fails):
+            self.fails = "" if self.fails_once else self.fails
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = self._code
+            error.sqlite_errorname = "SQLITE_IOERR"
+            raise error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
