@@ -7,15 +7,12 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from broker.accounts_file import Account, Parsed, parse
-from broker.admin import printing
 from broker.admin.administrator import Admin
-from broker.admin.printing import note, plain
+from broker.admin.printing import late_bar, note, plain
 from broker.exits import Exit, ExitError
 from broker.wire.errors import Code, WireError
 
@@ -34,8 +31,8 @@ def import_file(admin: Admin, args: Namespace) -> int:
     accounts = _checked(args.file)
     added = 0
     existing: list[str] = []
-    with _progress(len(accounts)) as advance:
-        for account in accounts:
+    with late_bar() as tell:
+        for done, account in enumerate(accounts, start=1):
             try:
                 _add_patiently(admin, account)
                 added += 1
@@ -45,7 +42,7 @@ def import_file(admin: Admin, args: Namespace) -> int:
                     note(f"added {added} users before that; run it again for the rest")
                     return Exit.REFUSED
                 existing.append(account.args["user"])
-            advance()
+            tell("Adding users", len(accounts), done)
     for user in existing:
         note(f"{plain(user)} exists already; left as it is")
     print(f"added {added}, existed already {len(existing)}, of {len(accounts)}")
@@ -87,31 +84,3 @@ def _add_patiently(admin: Admin, account: Account) -> None:
         else:
             return
     admin.request("user_add", account.args)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """Yield what to call after each account; a bar appears on a terminal once it takes long."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    bar = Progress(
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    task = bar.add_task("Adding users", total=total)
-    began = time.monotonic()
-
-    def advance() -> None:
-        bar.advance(task)
-        if not bar.live.is_started and time.monotonic() - began > printing.PROGRESS_AFTER_S:
-            bar.start()
-
-    try:
-        yield advance
-    finally:
-        bar.stop()

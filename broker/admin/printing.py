@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -133,6 +134,42 @@ def _print_table(rows: Sequence[Sequence[str]], columns: Sequence[Column], empty
 
 
 # --- waiting -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def late_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield what to tell of progress: at what, of how many, how many are done.
+
+    A bar appears on a terminal once it takes long, and begins anew with each thing worked at.
+    """
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    bar = Progress(
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    task = bar.add_task("", total=None)
+    began = time.monotonic()
+    before = ""
+
+    def tell(what: str, total: int, done: int) -> None:
+        nonlocal before
+        if what != before:
+            before = what
+            bar.reset(task, description=what, total=total)
+        bar.update(task, completed=done)
+        if not bar.live.is_started and time.monotonic() - began > PROGRESS_AFTER_S:
+            bar.start()
+
+    try:
+        yield tell
+    finally:
+        bar.stop()
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +43,6 @@ _WORDS: Final = {
     "members": "Moving members of rooms",
     "keys": "Moving login keys",
     "comparing": "Comparing both sides",
-    "reading": "Reading",
 }
 #: Mailboxes that are named where the sides differ.
 _NAMED: Final = 10
@@ -180,17 +177,17 @@ def _linked(url: str) -> Iterator[tuple[Any, str]]:
 
 
 def _show_plan(args: argparse.Namespace, source: Any, target: Any, place: str) -> int:
-    from broker.admin.printing import note
+    from broker.admin.printing import late_bar, note
     from broker.stores.migration_check import KINDS, count
 
     record = target.look(source.identity)
-    with _bar() as watch:
+    with late_bar() as tell:
         total, done = sum(source.rows().values()), 0
 
         def looked_at(more: int) -> None:
             nonlocal done
             done += more
-            watch("reading", total, done)
+            tell("Reading", total, done)
 
         counts = count(source, looked_at)
     rows = [{"what": KINDS[each.kind], "source": each.source} for each in counts]
@@ -206,12 +203,12 @@ def _show_plan(args: argparse.Namespace, source: Any, target: Any, place: str) -
 
 
 def _carry_out(args: argparse.Namespace, source: Any, target: Any, place: str) -> int:
-    from broker.admin.printing import note
+    from broker.admin.printing import late_bar, note
     from broker.stores.migration import move
 
     try:
-        with _bar() as watch:
-            moved = move(source, target, watch=watch)
+        with late_bar() as tell:
+            moved = move(source, target, watch=_named(tell))
     except KeyboardInterrupt:
         note(f"cut short. {_AGAIN}")
         raise
@@ -278,37 +275,8 @@ def _moved_before(at_ms: int | None) -> str:
     return f"everything was moved before, by {local_time(at_ms or 0)}: nothing was done"
 
 
-@contextmanager
-def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield what to tell of progress; a bar appears on a terminal once it takes long."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    from broker.admin.printing import PROGRESS_AFTER_S
-
-    bar = Progress(
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    task = bar.add_task("", total=None)
-    began = time.monotonic()
-
-    before = ""
-
-    def watch(phase: str, total: int, done: int) -> None:
-        nonlocal before
-        if phase != before:
-            before = phase
-            bar.reset(task, description=_WORDS.get(phase, f"Moving {phase}"), total=total)
-        bar.update(task, completed=done)
-        if not bar.live.is_started and time.monotonic() - began > PROGRESS_AFTER_S:
-            bar.start()
-
-    try:
-        yield watch
-    finally:
-        bar.stop()
+def _named(
+    tell: Callable[[str, int, int], None],
+) -> Callable[[str, int, int], None]:
+    """Return what a phase of the move is told to, which the bar calls by its words."""
+    return lambda phase, total, done: tell(_WORDS.get(phase, f"Moving {phase}"), total, done)
