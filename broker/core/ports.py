@@ -25,6 +25,7 @@ from broker.core.model import (
     Room,
     SessionRecord,
 )
+from broker.wire.commands import ChatArgs
 from broker.wire.errors import WireError
 
 #: What the directory holds. Keys: the user, the token's digest, the room, (room, user), the key,
@@ -199,6 +200,14 @@ class Store(Directory, Neighbours, Protocol):
         duplicate check, limits, append. Errors: ``no_such_user``, ``no_such_room`` (also where the
         sender is not in it), ``mailbox_full``, ``conflict`` (the id was used with another text or
         recipient, and its copy still exists); ``blocked`` where the store is `shared`.
+        """
+
+    def append_all(
+        self, sender: str, letters: Sequence[ChatArgs], now_ms: int
+    ) -> Sequence[Receipt | WireError]:
+        """Append what one sender sent, in order; each letter is a step of its own, as `append`.
+
+        Return what came of each. For the hot path: what is the same for all is looked up once.
         """
 
     def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:

@@ -53,7 +53,7 @@ from broker.stores.redis.telling import Teller
 from broker.stores.redis.url import parse_url
 from broker.stores.redis.walk import Expiry, Walk
 from broker.stores.redis.witness import Witness
-from broker.wire.commands import INBOX, SENT
+from broker.wire.commands import INBOX, SENT, ChatArgs
 from broker.wire.errors import WireError
 from broker.wire.limits import DEVICES_PER_USER_MAX, ROOM_MARK
 
@@ -172,6 +172,14 @@ class RedisStore:
         if expires_ms is not None:
             self._expiry.schedule(to, expires_ms)
         return receipt
+
+    def append_all(
+        self, sender: str, letters: Sequence[ChatArgs], now_ms: int
+    ) -> Sequence[Receipt | WireError]:
+        return [
+            self.append(to, sender, message_id, text, now_ms, ttl_ms=ttl_ms)
+            for to, text, message_id, ttl_ms in letters
+        ]
 
     def _appended(
         self, receipt: Promised, to: str, sender: str, refusal: WireError | None, reply: Any
