@@ -146,7 +146,27 @@ class Neighbours(Protocol):
         """
 
 
-class Store(Directory, Neighbours, Protocol):
+class Upkeep(Protocol):
+    """What a broker has its store do now and then, for nobody's request. Within `Store.batch`."""
+
+    def expire(self, now_ms: int) -> list[Message]:
+        """Take out what has outlived its ``ttl_ms``, some at a time; return those of them unread.
+
+        Without their texts.
+        """
+
+    def tidy(self, now_ms: int) -> bool:
+        """Delete a few of the messages that are kept no longer; tell whether more may wait.
+
+        One small step: what it costs must not be felt. Which messages go, and when, stands in
+        `StoreLimits`.
+        """
+
+    def close(self) -> None:
+        """Let go of the engine. Nothing may follow."""
+
+
+class Store(Directory, Neighbours, Upkeep, Protocol):
     """Mailboxes, and the directory of who they belong to. One engine, one caller at a time.
 
     Every step but `find` and `find_all` happens inside `batch`; a step concerns one mailbox or one
@@ -244,24 +264,6 @@ class Store(Directory, Neighbours, Protocol):
 
         Errors: ``no_such_user``.
         """
-
-    def expire(self, now_ms: int) -> list[Message]:
-        """Take out what has outlived its ``ttl_ms``, some at a time; return those of them unread.
-
-        Without their texts.
-        """
-
-    # --- keeping house -----------------------------------------------------------------------
-
-    def tidy(self, now_ms: int) -> bool:
-        """Delete a few of the messages that are kept no longer; tell whether more may wait.
-
-        One small step inside `batch`: what it costs must not be felt. Which messages go, and when,
-        stands in `StoreLimits`.
-        """
-
-    def close(self) -> None:
-        """Let go of the engine. Nothing may follow."""
 
 
 class Hasher(Protocol):

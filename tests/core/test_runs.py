@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core.handlers import Policy
@@ -18,20 +18,24 @@ from broker.wire.envelope import join
 from tests.core.fakes import ADMIN, LIMITS, World
 
 FEW = StoreLimits(mailbox_messages_max=3, mailbox_bytes_max=30)
+#: A command, whose token it comes with, and its arguments.
+Asked = tuple[str, str | None, dict[str, Any]]
 USERS = ("ann", "bob", "cid")
-TOKENS = st.sampled_from(["ann", "ann", "bob", "obs", "nobody", None])
+TOKENS = st.sampled_from(["ann", "ann", "bob", "bob", "obs", "nobody", None])
 CHAT = st.fixed_dictionaries(
     {
-        "to": st.sampled_from(["bob", "bob", "cid", "#den", "dora", ""]),
-        "text": st.sampled_from(["hi", "hi", "ho", "x" * 20, "å", "", 7]),
-        "id": st.sampled_from(["m1", "m2", "m3", "m4", "m5"]),
+        "to": st.sampled_from(["bob", "cid", "cid", "#den", "dora", ""]),
+        "text": st.sampled_from(["hi", "hi", "hi", "ho", "x" * 20, "å", 7]),
+        "id": st.sampled_from([f"m{number}" for number in range(9)]),
     },
     optional={"ttl_ms": st.sampled_from([1_000, 1]), "more": st.just(1)},
 )
-REQUESTS = st.tuples(st.sampled_from(["chat", "chat", "chat", "send"]), TOKENS, CHAT) | st.tuples(
-    st.sampled_from(["ping", "kotakmasuk", "nonsense"]), TOKENS, st.just({})
+REQUESTS: st.SearchStrategy[Asked] = st.tuples(
+    st.sampled_from(["chat", "chat", "chat", "send"]), TOKENS, CHAT
+) | st.tuples(st.sampled_from(["ping", "kotakmasuk", "nonsense"]), TOKENS, st.just({}))
+SENDS = st.sampled_from(
+    [SendLimits(), SendLimits(message_bytes_max=4), SendLimits(rate_max=1, burst_max=1)]
 )
-SENDS = st.sampled_from([SendLimits(), SendLimits(message_bytes_max=4), SendLimits(rate_max=1)])
 
 
 class Twin(World):
@@ -45,7 +49,7 @@ class Twin(World):
         self.ok("room_create", self.tokens["ann"], room="#den")
         self.ok("block", self.tokens["cid"], user="bob")
 
-    def written(self, asked: list[tuple[str, str | None, dict[str, Any]]]) -> list[bytes]:
+    def written(self, asked: list[Asked]) -> list[bytes]:
         return [
             msgpack.packb([number, command, self.tokens[who], args])
             for number, (command, who, args) in enumerate(asked)
@@ -67,9 +71,10 @@ class Twin(World):
         return [[(each.seq, each.sender, each.text) for each in page.messages] for page in pages]
 
 
-@given(st.lists(REQUESTS, min_size=2, max_size=12), SENDS)
+@settings(max_examples=300)
+@given(st.lists(REQUESTS, min_size=2, max_size=20), SENDS)
 def test_requests_that_share_a_frame_are_answered_as_those_that_do_not(
-    asked: list[tuple[str, str | None, dict[str, Any]]], sends: SendLimits
+    asked: list[Asked], sends: SendLimits
 ) -> None:
     joined, single = Twin(sends), Twin(sends)
     assert joined.answers([join(joined.written(asked))]) == single.answers(single.written(asked))
@@ -79,7 +84,7 @@ def test_requests_that_share_a_frame_are_answered_as_those_that_do_not(
 
 def test_a_batch_that_fails_takes_its_runs_back() -> None:
     twin = Twin(SendLimits())
-    asked: list[tuple[str, str | None, dict[str, Any]]] = [
+    asked: list[Asked] = [
         ("chat", "ann", {"to": to, "text": "hi", "id": f"m{number}"})
         for number, to in enumerate(["bob", "cid", "bob", "#den", "ann"])
     ]
@@ -100,7 +105,9 @@ def test_a_bug_in_a_run_is_an_answer_to_each(monkeypatch: pytest.MonkeyPatch) ->
         raise ZeroDivisionError
 
     monkeypatch.setattr(twin.store, "append_all", broken)
-    asked = [("chat", "ann", {"to": "bob", "text": "hi", "id": f"m{n}"}) for n in range(3)]
+    asked: list[Asked] = [
+        ("chat", "ann", {"to": "bob", "text": "hi", "id": f"m{number}"}) for number in range(3)
+    ]
     answers = twin.answers([join(twin.written([*asked, ("ping", None, {})]))])
     assert [answer[1].get("code") for answer in answers.values()] == ["internal"] * 3 + [None]
 
@@ -112,5 +119,10 @@ def test_a_run_ends_where_the_sender_the_command_or_the_good_form_does() -> None
         run = run_at([mine, mine, end, mine], 0)
         assert run is not None
         assert run.ids == [1, 1]
-    for no_run in ((6, "ping", None, {}), (7, "chat", None, fields), (8, "chat", "mine", {}), 0):
-        assert run_at([mine, no_run], 1) is None
+    no_runs: list[Any] = [
+        (6, "ping", None, {}),
+        (7, "chat", None, fields),
+        (8, "chat", "mine", {}),
+        0,
+    ]
+    assert [run_at([mine, each], 1) for each in no_runs] == [None] * 4
