@@ -25,6 +25,7 @@ from broker.core.model import (
     Room,
     SessionRecord,
 )
+from broker.core.shared_limits import SharedLimits
 from broker.wire.errors import WireError
 
 #: What the directory holds. Keys: the user, the token's digest, the room, (room, user), the key,
@@ -145,7 +146,7 @@ class Neighbours(Protocol):
         """
 
 
-class Store(Directory, Neighbours, Protocol):
+class Store(Directory, Neighbours, SharedLimits, Protocol):
     """Mailboxes, and the directory of who they belong to. One engine, one caller at a time.
 
     Every step but `find` and `find_all` happens inside `batch`; a step concerns one mailbox or one

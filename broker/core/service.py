@@ -38,18 +38,17 @@ from broker.core.ports import (
     StoreUnavailableError,
 )
 from broker.core.push import Push
-from broker.core.rates import SendRates
 from broker.core.refusals import (
     closed,
     fault,
-    refused,
     storage_full,
     too_many_frames,
     unavailable,
 )
-from broker.core.replies import Answers, Frames, Outcome, Replies
+from broker.core.replies import Answers, Frames, Outcome, Replies, answers_to_all
 from broker.core.rooms import Rooms
 from broker.core.sessions import Sessions
+from broker.core.shared_rates import rates_of
 from broker.core.slow import SlowRequests, Ticket
 from broker.core.subscriptions import Subscriptions
 from broker.core.trail import Trail, entry_of
@@ -132,7 +131,7 @@ class Service:
         self._outage = Outage()
         self._expiry = Expiry(store, self._subscriptions, notices=policy.expiry_notices)
         self._origins = Origins(address_of)
-        self._slow = SlowRequests(policy.attempts, places_max=SLOW_REQUESTS_MAX)
+        self._slow = SlowRequests(policy.attempts, store, places_max=SLOW_REQUESTS_MAX)
         self._context = Context(
             store,
             hasher,
@@ -142,7 +141,7 @@ class Service:
             self._blocks,
             self._subscriptions,
             policy,
-            SendRates(policy.sends) if policy.sends.rate_max else None,
+            rates_of(policy.sends, store),
             server,
             key_of,
             self._origins.of,
@@ -213,6 +212,7 @@ class Service:
         self._together.clear()
         if self._store.shared:
             self._news.take_in()
+            self._slow.hear(now_ms)
         if self._outage.active:
             self._outage.pass_by(now_ms)
         jobs: list[Job] = []
@@ -314,23 +314,35 @@ class Service:
                         replies.append((None, too_many_frames()))
                     else:
                         self._handle_frames(ctx, route, frames, replies, jobs)
+                if ctx.rates is not None:
+                    ctx.rates.settle(now_ms)
         except BaseException as error:
-            # What was rolled back must not live on in a cache or a count.
-            self._sessions.forget()
-            self._accounts.forget()
-            self._trail.forget()
-            for job in jobs:
-                self._slow.leave(job.ticket, now_ms)
-            if self._store.shared:  # which need not answer now
-                self._news.doubt(self._subscriptions.take_back(lambda _: ()))
-            elif not isinstance(error, StoreFailedError):
-                self._blocks.reload()
-                self._subscriptions.take_back(self._rooms.joined)
+            self._roll_back(jobs, error, now_ms)
             raise
         self._subscriptions.keep()
         self.expired += expired
         self.unnoticed += unnoticed
-        return answers, jobs
+        return answers, [job for job in jobs if not self._refused_elsewhere(job, answers, now_ms)]
+
+    def _roll_back(self, jobs: Sequence[Job], error: BaseException, now_ms: int) -> None:
+        """See to it that what was rolled back does not live on in a cache or a count."""
+        self._sessions.forget()
+        self._accounts.forget()
+        self._trail.forget()
+        for job in jobs:
+            self._slow.leave(job.ticket, now_ms)
+        if self._store.shared:  # which need not answer now
+            self._news.doubt(self._subscriptions.take_back(lambda _: ()))
+        elif not isinstance(error, StoreFailedError):
+            self._blocks.reload()
+            self._subscriptions.take_back(self._rooms.joined)
+
+    def _refused_elsewhere(self, job: Job, answers: Answers, now_ms: int) -> bool:
+        """Answer a slow request that all brokers together have no room for, and say so."""
+        refusal = self._slow.refused(job.ticket, now_ms)
+        if refusal is not None:
+            answers[job.route].append((job.request_id, refusal))
+        return refusal is not None
 
     def _handle_frames(
         self,
@@ -471,29 +483,16 @@ class Service:
         try:
             return self._batch(arrivals, finished, now_ms)
         except StoreFullError:
-            return self._answers_to_all(arrivals, finished, storage_full()), []
+            return answers_to_all(arrivals, _asked(finished), storage_full()), []
         finally:
             self._full = self._sessions.sparing = False
 
     def _refuse_all(
         self, arrivals: Sequence[Arrival], finished: Sequence[Finished], why: str
     ) -> Frames:
-        answers = self._answers_to_all(arrivals, finished, unavailable(why))
+        answers = answers_to_all(arrivals, _asked(finished), unavailable(why))
         return self._replies.encode(answers, self._together)
 
-    @staticmethod
-    def _answers_to_all(
-        arrivals: Sequence[Arrival], finished: Sequence[Finished], error: WireError
-    ) -> Answers:
-        """Answer every request of a batch with one error."""
-        answers: Answers = {}
-        for job, _ in finished:
-            answers.setdefault(job.route, []).append((job.request_id, error))
-        for route, frames in arrivals:
-            replies = answers.setdefault(route, [])
-            if frames is None:
-                replies.append((None, too_many_frames()))
-                continue
-            for frame in frames:
-                replies += refused(frame, alone=len(frames) == 1, error=error)
-        return answers
+
+def _asked(finished: Sequence[Finished]) -> list[tuple[Route, int]]:
+    return [(job.route, job.request_id) for job, _ in finished]
