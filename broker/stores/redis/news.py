@@ -51,7 +51,7 @@ _END_S: Final = 5.0
 _AT_ONCE: Final = 500
 #: News that waits to be asked for; above it, it is that anything may have changed.
 _WAITING_MAX: Final = 100_000
-#: Attempts at passwords that wait to be asked for, the latest: more than all brokers hash in seconds.
+#: Attempts at passwords that wait to be asked for, the latest: more than brokers hash in seconds.
 _TRIED_MAX: Final = 10_000
 
 _ANYTHING: Final = News(Kind.ALL, "")
