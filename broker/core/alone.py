@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from broker.core.model import News
 from broker.core.shared_limits import Claim, Grant, Tried
@@ -34,10 +35,10 @@ class Alone:
     def claim(self, name: str) -> bool:  # noqa: ARG002 - as the port
         return True
 
-    def draw(self, *_: object, **__: object) -> Grant:
+    def draw(self, *_: Any, **__: Any) -> Grant:
         return Grant()
 
-    def claim_attempt(self, *_: object, **__: object) -> Claim:
+    def claim_attempt(self, *_: Any, **__: Any) -> Claim:
         return Claim()
 
     def end_attempt(self, tried: Tried) -> None:
