@@ -3,8 +3,8 @@
 A message costs no exchange with the store. A broker lets a few through ahead of asking, as far as
 its own bucket holds them, and takes them out of the store's bucket with the batch that stores them;
 the answer corrects its own. For more than a few it has some reserved, once for all that follow in
-the turn, and puts back what was not used. Who sent many in one turn has as many reserved for the
-next.
+the turn. Who sent many in one turn has as many reserved for the next; what was not used is put back
+a moment later.
 
 So brokers together let through no more than one would, but for those few a broker: these are a
 debt of the store's bucket, and sent slower afterwards.
@@ -12,6 +12,7 @@ debt of the store's bucket, and sent slower afterwards.
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Final
 
 from broker.core.ports import Store
@@ -25,8 +26,11 @@ AHEAD_MAX: Final = 4
 _AHEAD_OF_BURST: Final = 50
 #: Messages that are reserved at once: a pipeline's of one turn...
 RESERVED_MAX: Final = 250
-#: ... but no more than one in so many of a burst: other brokers lack them until the next turn.
+#: ... but no more than one in so many of a burst, since other brokers lack them...
 _RESERVED_OF_BURST: Final = 4
+#: ... until the user has not sent here for so long, in milliseconds (and a turn, of which an idle
+#: broker takes one a second): longer than two pipelines take turns.
+RESERVED_MS: Final = 200
 
 
 class _Share:
@@ -53,7 +57,7 @@ class SharedRates:
         self._reserved_max = min(RESERVED_MAX, max(1, limits.burst_max // _RESERVED_OF_BURST))
         #: Of this turn, by user.
         self._shares: dict[str, _Share] = {}
-        #: What the last turn's users were granted, and when they were.
+        #: What users were granted who sent of late, and when they were; oldest first.
         self._granted: dict[str, tuple[Grant, int]] = {}
 
     def spend(self, user: str, now_ms: int) -> None:
@@ -73,14 +77,15 @@ class SharedRates:
 
     def settle(self, now_ms: int) -> None:
         """Tell the store what the turn came to. A step of its batch."""
-        shares, self._shares = self._shares, {}
-        for user in [*self._granted]:  # of the turn before, and not of this one
-            self._put_back(user)
-        for user, share in shares.items():
+        for user in tuple(takewhile(lambda user: self._is_over(user, now_ms), self._granted)):
+            if reserved := self._take_over(user):
+                self._store.draw(user, -reserved, 0, self._limits)
+        for user, share in self._shares.items():
             used = share.ahead - share.reserved
             wanted = min(self._reserved_max, share.sent) if share.sent > self._ahead_max else 0
             if used or wanted:
                 self._granted[user] = self._store.draw(user, used, wanted, self._limits), now_ms
+        self._shares.clear()
 
     def _open(self, user: str) -> _Share:
         share = self._shares[user] = _Share()
@@ -95,9 +100,9 @@ class SharedRates:
         self._own.correct(user, grant.left + grant.reserved, at_ms)
         return grant.reserved
 
-    def _put_back(self, user: str) -> None:
-        if reserved := self._take_over(user):
-            self._store.draw(user, -reserved, 0, self._limits)
+    def _is_over(self, user: str, now_ms: int) -> bool:
+        # Also where the clock was set back.
+        return not 0 <= now_ms - self._granted[user][1] < RESERVED_MS
 
     def _reserve(self, user: str, share: _Share, now_ms: int) -> None:
         wanted = self._reserved_max

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core.rates import REFUSED_MS, SendLimits, SendRates
-from broker.core.shared_rates import AHEAD_MAX, RESERVED_MAX, SharedRates, rates_of
+from broker.core.shared_rates import AHEAD_MAX, RESERVED_MAX, RESERVED_MS, SharedRates, rates_of
 from broker.stores.memory import MemoryStore
 from broker.wire.errors import WireError
 from tests.core.shared import Shared, SharedStore
@@ -44,9 +44,10 @@ class Brokers:
         return sent
 
     def idle(self) -> None:
-        """Let every broker take a turn in which nobody sends."""
-        for broker in range(len(self.rates)):
+        """Let every broker take a turn in which nobody sends, and one when that was long ago."""
+        for broker, rates in enumerate(self.rates):
             self.settle(broker)
+            rates.settle(self.shared.now_ms + RESERVED_MS)
 
 
 # --- as one broker would -----------------------------------------------------------------------
@@ -139,12 +140,31 @@ def test_who_is_refused_is_not_asked_for_again_and_again() -> None:
     assert brokers.shared.asked == asked
 
 
-def test_what_was_reserved_and_not_used_is_put_back_with_the_next_turn() -> None:
+def test_two_pipelines_that_take_turns_cost_no_more() -> None:
+    brokers = Brokers(1, SendLimits(rate_max=10_000, burst_max=10_000))
+    for number in range(20):
+        for _ in range(100):
+            brokers.rates[0].spend(f"user-{number % 2}", brokers.shared.now_ms)
+        brokers.settle(0)
+        brokers.shared.now_ms += RESERVED_MS // 3
+    assert brokers.shared.asked == 2
+
+
+def test_what_was_reserved_and_not_used_is_put_back_soon() -> None:
+    brokers = Brokers(2, SendLimits(rate_max=1, burst_max=1_000))
+    brokers.turn(0, 200)
+    for passed_ms, left in ((RESERVED_MS - 1, 600), (1, 800)):
+        brokers.shared.now_ms += passed_ms
+        brokers.settle(0)
+        assert brokers.shared.buckets["ann"].tokens // 1_000 == left
+    assert brokers.turn(1, 800) == 800
+
+
+def test_a_clock_that_is_set_back_keeps_nothing_reserved() -> None:
     brokers = Brokers(2)
     brokers.turn(0, 200)
-    brokers.settle(0)
+    brokers.rates[0].settle(-1)
     assert brokers.shared.buckets["ann"].tokens == 1_000 * 800
-    assert brokers.turn(1, 800) == 800
 
 
 def test_no_more_than_a_part_of_the_burst_is_ever_set_aside() -> None:

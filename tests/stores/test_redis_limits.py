@@ -14,6 +14,7 @@ from broker.core.attempts import DELAY_MS, DELAY_MS_MAX, FORGET_MS, AttemptLimit
 from broker.core.handlers import Policy
 from broker.core.rates import REFUSED_MS, SendLimits
 from broker.core.shared_limits import UNDECIDED, Grant, Outcome, Tried
+from broker.core.shared_rates import AHEAD_MAX, RESERVED_MS
 from broker.stores.redis import RedisStore
 from broker.stores.redis.limits import ATTEMPT_MS_MAX
 from broker.wire.errors import Code
@@ -25,10 +26,9 @@ from tests.stores.redis_server import DEADLINE_S, KEEPING, Server
 NUMBERS = count(1)
 FREE = AttemptLimits().failures_max
 HERE = "192.0.2.1"
-#: So slow that what comes back during a test does not count.
-SENDS = SendLimits(rate_max=1, burst_max=600)
-#: For each further broker, and what the clock gives back during a test.
-SLACK = 2 * 4 + DEADLINE_S
+#: So slow that nothing comes back during a test, by a clock that is the server's.
+SENDS = SendLimits(rate_max=0.001, burst_max=600)  # type: ignore[arg-type]  # as above
+SLACK = 2 * AHEAD_MAX
 
 
 @pytest.fixture(autouse=True)
@@ -93,9 +93,10 @@ def test_what_is_put_back_never_makes_more_than_a_burst(store: RedisStore) -> No
 
 
 def test_a_bucket_is_gone_when_it_is_full(store: RedisStore) -> None:
-    draw(store, 10)
-    assert 9_000 < store._link.one(("PTTL", bucket(store))) <= 10_000
-    draw(store, -10)
+    limits = SendLimits(rate_max=1, burst_max=600)
+    draw(store, 100, limits=limits)
+    assert 100_000 - 1_000 * DEADLINE_S < store._link.one(("PTTL", bucket(store))) <= 100_000
+    draw(store, -100, limits=limits)
     assert store._link.one(("EXISTS", bucket(store))) == 0
 
 
@@ -263,6 +264,21 @@ class Brokers:
         return error.code if error else None
 
 
+def test_a_turn_is_taken_out_of_the_bucket_with_its_batch_and_no_more_than_that(
+    stores: list[RedisStore],
+) -> None:
+    brokers = Brokers(stores)
+    world = brokers.worlds[0]
+    ann = world.user("ann")
+    assert brokers.send(ann, 0, 3) == 3
+    assert draw(stores[1], 0)[1] == SENDS.burst_max - 3
+    assert brokers.send(ann, 0, 90) == 90
+    assert draw(stores[1], 0)[1] == SENDS.burst_max - 93 - 90, "as many for the next turn"
+    world.now_ms += RESERVED_MS
+    world.turn()
+    assert draw(stores[1], 0)[1] == SENDS.burst_max - 93
+
+
 @pytest.mark.parametrize("a_turn", [2, 90])
 def test_sends_that_are_spread_get_what_one_broker_gives(
     stores: list[RedisStore], a_turn: int
@@ -273,6 +289,7 @@ def test_sends_that_are_spread_get_what_one_broker_gives(
     for number in range(3 * SENDS.burst_max // a_turn):
         taken += brokers.send(ann, number % 3, a_turn)
         for world in brokers.worlds:
+            world.now_ms += RESERVED_MS
             world.turn()
     assert SENDS.burst_max <= taken <= SENDS.burst_max + SLACK
 
