@@ -38,13 +38,7 @@ from broker.core.ports import (
     StoreUnavailableError,
 )
 from broker.core.push import Push
-from broker.core.refusals import (
-    closed,
-    fault,
-    storage_full,
-    too_many_frames,
-    unavailable,
-)
+from broker.core.refusals import closed, fault, storage_full, too_many_frames, unavailable
 from broker.core.replies import Answers, Frames, Outcome, Replies, answers_to_all
 from broker.core.rooms import Rooms
 from broker.core.sessions import Sessions
@@ -322,7 +316,9 @@ class Service:
         self._subscriptions.keep()
         self.expired += expired
         self.unnoticed += unnoticed
-        return answers, [job for job in jobs if not self._refused_elsewhere(job, answers, now_ms)]
+        if jobs:
+            jobs = [job for job in jobs if not self._refused_elsewhere(job, answers, now_ms)]
+        return answers, jobs
 
     def _roll_back(self, jobs: Sequence[Job], error: BaseException, now_ms: int) -> None:
         """See to it that what was rolled back does not live on in a cache or a count."""

@@ -66,8 +66,9 @@ class Tried(NamedTuple):
 class SharedLimits(Protocol):
     """All but `tried` are steps of a batch. Asked only where the store is `shared`.
 
-    Where the store cannot be reached the batch fails, and with it what the limits are about;
-    what a broker knows of itself holds until then, and afterwards.
+    Where the store cannot be reached the batch fails, and with it what the limits are about; what
+    a broker has counted itself holds meanwhile. A step that is repeated after a lost connection may
+    count twice: these are limits, and no ledger.
     """
 
     def draw(
