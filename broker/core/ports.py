@@ -25,6 +25,7 @@ from broker.core.model import (
     Room,
     SessionRecord,
 )
+from broker.core.shared_limits import SharedLimits
 from broker.wire.commands import ChatArgs
 from broker.wire.errors import WireError
 
@@ -166,7 +167,7 @@ class Upkeep(Protocol):
         """Let go of the engine. Nothing may follow."""
 
 
-class Store(Directory, Neighbours, Upkeep, Protocol):
+class Store(Directory, Neighbours, SharedLimits, Upkeep, Protocol):
     """Mailboxes, and the directory of who they belong to. One engine, one caller at a time.
 
     Every step but `find` and `find_all` happens inside `batch`; a step concerns one mailbox or one

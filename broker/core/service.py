@@ -32,18 +32,11 @@ from broker.core.ports import (
     StoreUnavailableError,
 )
 from broker.core.push import Push
-from broker.core.rates import SendRates
-from broker.core.refusals import (
-    closed,
-    fault,
-    refused,
-    storage_full,
-    too_many_frames,
-    unavailable,
-)
-from broker.core.replies import Answers, Frames, Outcome, Replies
+from broker.core.refusals import closed, fault, storage_full, too_many_frames, unavailable
+from broker.core.replies import Answers, Frames, Outcome, Replies, answers_to_all
 from broker.core.rooms import Rooms
 from broker.core.sessions import Sessions
+from broker.core.shared_rates import rates_of
 from broker.core.slow import SlowRequests
 from broker.core.subscriptions import Subscriptions
 from broker.core.trail import Trail
@@ -115,7 +108,7 @@ class Service:
         self._outage = Outage()
         self._expiry = Expiry(store, self._subscriptions, notices=policy.expiry_notices)
         self._origins = Origins(address_of)
-        self._slow = SlowRequests(policy.attempts, places_max=SLOW_REQUESTS_MAX)
+        self._slow = SlowRequests(policy.attempts, store, places_max=SLOW_REQUESTS_MAX)
         self._context = Context(
             store,
             hasher,
@@ -125,7 +118,7 @@ class Service:
             self._blocks,
             self._subscriptions,
             policy,
-            SendRates(policy.sends) if policy.sends.rate_max else None,
+            rates_of(policy.sends, store),
             server,
             key_of,
             self._origins.of,
@@ -202,6 +195,7 @@ class Service:
         self._dispatcher.together.clear()
         if self._store.shared:
             self._news.take_in()
+            self._slow.hear(now_ms)
         if self._outage.active:
             self._outage.pass_by(now_ms)
         jobs: list[Job] = []
@@ -303,23 +297,37 @@ class Service:
                         replies.append((None, too_many_frames()))
                     else:
                         dispatch(route, frames, replies, jobs)
+                if ctx.rates is not None:
+                    ctx.rates.settle(now_ms)
         except BaseException as error:
-            # What was rolled back must not live on in a cache or a count.
-            self._sessions.forget()
-            self._accounts.forget()
-            self._trail.forget()
-            for job in jobs:
-                self._slow.leave(job.ticket, now_ms)
-            if self._store.shared:  # which need not answer now
-                self._news.doubt(self._subscriptions.take_back(lambda _: ()))
-            elif not isinstance(error, StoreFailedError):
-                self._blocks.reload()
-                self._subscriptions.take_back(self._rooms.joined)
+            self._roll_back(jobs, error, now_ms)
             raise
         self._subscriptions.keep()
         self.expired += expired
         self.unnoticed += unnoticed
+        if jobs:
+            jobs = [job for job in jobs if not self._refused_elsewhere(job, answers, now_ms)]
         return answers, jobs
+
+    def _roll_back(self, jobs: Sequence[Job], error: BaseException, now_ms: int) -> None:
+        """See to it that what was rolled back does not live on in a cache or a count."""
+        self._sessions.forget()
+        self._accounts.forget()
+        self._trail.forget()
+        for job in jobs:
+            self._slow.leave(job.ticket, now_ms)
+        if self._store.shared:  # which need not answer now
+            self._news.doubt(self._subscriptions.take_back(lambda _: ()))
+        elif not isinstance(error, StoreFailedError):
+            self._blocks.reload()
+            self._subscriptions.take_back(self._rooms.joined)
+
+    def _refused_elsewhere(self, job: Job, answers: Answers, now_ms: int) -> bool:
+        """Answer a slow request that all brokers together have no room for, and say so."""
+        refusal = self._slow.refused(job.ticket, now_ms)
+        if refusal is not None:
+            answers[job.route].append((job.request_id, refusal))
+        return refusal is not None
 
     def _finish(self, ctx: Context, job: Job, outcome: Any) -> Outcome:
         """Complete a slow request; the outcome of a later step of it is never slow again."""
@@ -359,29 +367,16 @@ class Service:
         try:
             return self._batch(arrivals, finished, now_ms)
         except StoreFullError:
-            return self._answers_to_all(arrivals, finished, storage_full()), []
+            return answers_to_all(arrivals, _asked(finished), storage_full()), []
         finally:
             self._dispatcher.full = self._sessions.sparing = False
 
     def _refuse_all(
         self, arrivals: Sequence[Arrival], finished: Sequence[Finished], why: str
     ) -> Frames:
-        answers = self._answers_to_all(arrivals, finished, unavailable(why))
+        answers = answers_to_all(arrivals, _asked(finished), unavailable(why))
         return self._replies.encode(answers, self._dispatcher.together)
 
-    @staticmethod
-    def _answers_to_all(
-        arrivals: Sequence[Arrival], finished: Sequence[Finished], error: WireError
-    ) -> Answers:
-        """Answer every request of a batch with one error."""
-        answers: Answers = {}
-        for job, _ in finished:
-            answers.setdefault(job.route, []).append((job.request_id, error))
-        for route, frames in arrivals:
-            replies = answers.setdefault(route, [])
-            if frames is None:
-                replies.append((None, too_many_frames()))
-                continue
-            for frame in frames:
-                replies += refused(frame, alone=len(frames) == 1, error=error)
-        return answers
+
+def _asked(finished: Sequence[Finished]) -> list[tuple[Route, int]]:
+    return [(job.route, job.request_id) for job, _ in finished]

@@ -40,7 +40,10 @@ from broker.core.ports import (
     StoreUnavailableError,
     StoreUnusableError,
 )
+from broker.core.rates import SendLimits
+from broker.core.shared_limits import Claim, Grant, Tried
 from broker.stores.redis.keys import Keys
+from broker.stores.redis.limits import SharedLimits
 from broker.stores.redis.link import Call, Link, script
 from broker.stores.redis.messages import messages
 from broker.stores.redis.news import Listener
@@ -86,6 +89,7 @@ class RedisStore:
             raise
         self._teller = Teller(self._link, self._keys)
         self._listener = Listener(where, self._keys)
+        self._shared_limits = SharedLimits(self._link, self._keys, self._teller.own)
         self._link.when_lost(self._compare)
         self._records = Records(self._link, self._keys, self._teller.changed)
         self._rooms = Rooms(self._link, self._keys)
@@ -364,6 +368,22 @@ class RedisStore:
 
     def claim(self, name: str) -> bool:
         return self._teller.claim(name)
+
+    def draw(
+        self, user: str, used: int, wanted: int, limits: SendLimits, *, at_once: bool = False
+    ) -> Grant:
+        return self._shared_limits.draw(user, used, wanted, limits, at_once=at_once)
+
+    def claim_attempt(self, user: str, address: str, *, at_home: bool, failures_max: int) -> Claim:
+        return self._shared_limits.claim_attempt(
+            user, address, at_home=at_home, failures_max=failures_max
+        )
+
+    def end_attempt(self, tried: Tried) -> None:
+        self._shared_limits.end_attempt(tried)
+
+    def tried(self) -> Sequence[Tried]:
+        return self._shared_limits.heard(self._listener.tried())
 
     # --- keeping house -----------------------------------------------------------------------
 
