@@ -31,7 +31,7 @@ from clients.errors import KotakError, RequestError
 from clients.exchanges import Exchange, Own
 from clients.fleet import Addresses
 from clients.ids import MessageIds
-from clients.link import Link
+from clients.link import REPLY_WAIT_MS, Link
 from clients.outbox import PENDING_MAX
 from clients.owner import Owner
 from clients.pump import Context, Pump, monotonic_ms
@@ -422,6 +422,11 @@ class Client(Asking):
         wait_ms = 0.0
         if waits is not None and not waits.done:  # the turn may have brought its end
             wait_ms = min(max(session.due_ms - monotonic_ms(), 0), at_most_ms)
+            # Most answers are here within moments; a poller is for what takes longer.
+            if room and session.up and wait_ms > REPLY_WAIT_MS:
+                if pump.await_reply():
+                    return
+                wait_ms -= REPLY_WAIT_MS
         link = pump.link
         if link is None:
             time.sleep(wait_ms / 1000)
