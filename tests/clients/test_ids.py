@@ -11,7 +11,7 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 def _ids(clock_ms: Callable[[], int], random_bytes: Callable[[int], bytes] = bytes) -> MessageIds:
-    return MessageIds(clock_ms=clock_ms, random_bytes=random_bytes)
+    return MessageIds(clock_ns=lambda: clock_ms() * 1_000_000, random_bytes=random_bytes)
 
 
 def _decode(ulid: str) -> int:
