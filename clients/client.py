@@ -35,7 +35,7 @@ from clients.link import REPLY_WAIT_MS, Link
 from clients.outbox import PENDING_MAX
 from clients.owner import Owner
 from clients.pump import Context, Pump, monotonic_ms
-from clients.request import Call
+from clients.request import Call, refused
 from clients.results import (
     Login,
     Message,
@@ -276,15 +276,16 @@ class Client(Asking):
         A message that fails gives its error in its place, and the others go on. Memory is bounded
         by the window. Whoever stops iterating leaves up to a window of messages under way.
         """
-        waiting: deque[Call | RequestError] = deque()
+        session, waiting = self._session, deque[Call]()
         window = max(1, min(window, SUBMITTED_MAX))
-        for count, (to, text) in enumerate(messages, 1):
+        for to, text in messages:
             try:
-                waiting.append(self._start_chat(to, text, None, None, timeout_ms))
+                call = self._start_chat(to, text, None, None, timeout_ms)
             except RequestError as error:
-                waiting.append(error)
-            if count % BATCH_FRAMES == 0:
-                self._turn()
+                call = refused(error)
+            waiting.append(call)
+            if session.outgoing >= BATCH_FRAMES:
+                self._pump.turn()
             if len(waiting) >= window:
                 yield from self._outcomes(waiting, 1)
         yield from self._outcomes(waiting, len(waiting))
@@ -373,38 +374,37 @@ class Client(Asking):
         self._owner.check()
         return read_receipt(self._value(call), call.message_id or "")
 
-    def _outcomes(
-        self, waiting: deque[Call | RequestError], least: int
-    ) -> Iterator[Receipt | RequestError]:
+    def _outcomes(self, waiting: deque[Call], least: int) -> Iterator[Receipt | RequestError]:
         """Yield at least ``least`` outcomes from the head of the window, and all that are there."""
+        # Hot path, for each message: no call but the one that makes its receipt.
         while waiting:
-            head = waiting[0]
-            outcome: Receipt | RequestError
-            if isinstance(head, RequestError):
-                outcome = head
-            elif head.done or least > 0:
-                outcome = self._outcome(head)
-            else:
-                return
+            call = waiting[0]
+            if not call.done:
+                if least <= 0:
+                    return
+                self._wait(call)
             waiting.popleft()
             least -= 1
+            outcome: Receipt | RequestError
+            try:
+                if call.error is not None:
+                    raise call.error
+                outcome = read_receipt(call.result, call.message_id or "")
+            except RequestError as error:
+                outcome = error
             yield outcome
 
-    def _outcome(self, call: Call) -> Receipt | RequestError:
-        try:
-            fields = call.result if call.done and call.error is None else self._value(call)
-            return read_receipt(fields, call.message_id or "")
-        except RequestError as error:
-            return error
-
     def _value(self, call: Call) -> dict[str, Any]:
+        self._wait(call)
+        return call.value()
+
+    def _wait(self, call: Call) -> None:
         try:
             while not call.done:
                 self._turn(call)
         except BaseException:  # Ctrl-C: nobody waits for the answer any longer
             self._session.abandon(call)
             raise
-        return call.value()
 
     def _leave(self, subscription: Subscription) -> None:
         """End a subscription; wait a moment for the broker to have heard of it."""

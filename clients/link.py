@@ -29,8 +29,8 @@ _OUT: Final = int(zmq.POLLOUT)
 #: Messages waiting in libzmq for the network, and replies for us: more than may be in flight.
 _SNDHWM_MESSAGES: Final = 1_000
 _RCVHWM_MESSAGES: Final = 20_000
-#: So long a reply is waited for alone. That costs a third less than a poller, which libzmq asks many
-#: times over a turn; whoever waits for longer looks at the connection, too.
+#: So long a reply is waited for alone, a third less work than a poller, which asks each socket
+#: several times; whoever waits for longer looks at the connection, too.
 REPLY_WAIT_MS: Final = 20
 #: libzmq gives up on a TCP connect.
 _CONNECT_TIMEOUT_MS: Final = 5_000
