@@ -139,7 +139,7 @@ class Client(Asking):
         self.address = self._session.fleet.text
         self._make_id = MessageIds()
         self._poller = zmq.Poller()
-        self._submitted = 0
+        self._unsent = 0  # messages that were started since the last turn
 
     def __enter__(self) -> Self:
         return self
@@ -252,9 +252,8 @@ class Client(Asking):
         `flush`. Waits while `SUBMITTED_MAX` answers are missing. Errors: `TooLarge`.
         """
         call = self._start_chat(to, text, message_id, ttl_ms, timeout_ms)
-        self._submitted += 1
-        if self._submitted % BATCH_FRAMES == 0:
-            self._turn()
+        if self._unsent >= BATCH_FRAMES:
+            self._hand_over()
             while self._session.pending >= SUBMITTED_MAX:
                 self._turn(call)
         return Pending(self, call)
@@ -276,7 +275,7 @@ class Client(Asking):
         A message that fails gives its error in its place, and the others go on. Memory is bounded
         by the window. Whoever stops iterating leaves up to a window of messages under way.
         """
-        session, waiting = self._session, deque[Call]()
+        waiting: deque[Call] = deque()
         window = max(1, min(window, SUBMITTED_MAX))
         for to, text in messages:
             try:
@@ -284,8 +283,8 @@ class Client(Asking):
             except RequestError as error:
                 call = refused(error)
             waiting.append(call)
-            if session.outgoing >= BATCH_FRAMES:
-                self._pump.turn()
+            if self._unsent >= BATCH_FRAMES:
+                self._hand_over()
             if len(waiting) >= window:
                 yield from self._outcomes(waiting, 1)
         yield from self._outcomes(waiting, len(waiting))
@@ -360,6 +359,7 @@ class Client(Asking):
         timeout_ms: int | None,
     ) -> Call:
         self._owner.check()
+        self._unsent += 1
         return self._session.chat(
             to,
             text,
@@ -415,9 +415,16 @@ class Client(Asking):
             with suppress(KotakError):
                 self._value(call)
 
+    def _hand_over(self) -> None:
+        """Send a batch; what has come is only looked for where the connection takes nothing."""
+        self._unsent = 0
+        if not (self._session.up and self._pump.turn()):
+            self._turn()
+
     def _turn(self, waits: Awaited | None = None, at_most_ms: int = _WAIT_MS_MAX) -> None:
         """Send what there is and take in what has come; wait for it while ``waits`` is not done."""
         pump, session = self._pump, self._pump.session
+        self._unsent = 0
         room = pump.turn()
         wait_ms = 0.0
         if waits is not None and not waits.done:  # the turn may have brought its end
