@@ -38,6 +38,7 @@ from clients.link import REPLY_WAIT_MS, Link
 from clients.owner import _Forks
 from clients.pump import Pump
 from clients.results import Message
+from clients.way import CONNECT_MS
 from tests.clients.fake_broker import RESULTS, Answer, FakeBroker, polite
 
 PATIENT_MS = 20_000
@@ -444,9 +445,11 @@ def test_a_connection_that_is_lost_while_an_answer_is_awaited_is_noticed_at_once
     broker.answer = answer
     restarting = threading.Thread(target=restart)
     restarting.start()
-    # No probe would tell before the call's time is over.
+    # No probe would tell before the call's time is over, and no timer within seconds.
     with Client(broker.address, timeout_ms=PATIENT_MS, retry_ms=PATIENT_MS) as client:
+        began = time.monotonic()
         assert client.send("fadly", "hai").seq == 7
+        assert time.monotonic() - began < CONNECT_MS / 2000
     restarting.join()
     assert len(broker.requests()) == 2
 
