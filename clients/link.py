@@ -127,18 +127,28 @@ class Link:
             return False
         return True
 
-    def reply(self) -> bytes | None:
-        """Wait for a reply frame, `REPLY_WAIT_MS` at most; None where none came."""
+    # Whole messages are received: libzmq aborts the process where a connection is lost while half
+    # of a message is read (`Assertion failed: !_more`).
+
+    def reply(self) -> list[bytes]:
+        """Wait for replies, `REPLY_WAIT_MS` at most: one message's frames, none where none came."""
+        recv, frames, more = self.socket.recv, [], True
         try:
-            return self.socket.recv()
-        except zmq.Again:
-            return None
+            while more:
+                frame = recv(0, copy=False)  # such a one knows whether another follows
+                frames.append(frame.bytes)
+                more = frame.more
+        except zmq.Again:  # in front of the first one only
+            pass
+        return frames
 
     def frames(self, limit: int) -> Iterator[bytes]:
-        """Yield the reply frames that are there, ``limit`` at most."""
+        """Yield the reply frames that are there, ``limit`` and the rest of a message at most."""
         recv = self.socket.recv
         try:
             for _ in range(limit):
+                yield recv(_NOBLOCK)
+            while self.socket.getsockopt(zmq.RCVMORE):
                 yield recv(_NOBLOCK)
         except zmq.Again:
             return

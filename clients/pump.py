@@ -76,10 +76,10 @@ class Pump:
     def await_reply(self) -> bool:
         """Wait a moment for a reply and take in what has come; False where nothing did."""
         link, session = self.link, self.session
-        frame = None if link is None else link.reply()
-        if frame is None:
+        frames = None if link is None else link.reply()
+        if not frames:
             return False
-        session.received((frame,), monotonic_ms())
+        session.received(frames, monotonic_ms())
         # Asking a socket that has no more costs 5 us: not where everything is answered.
         if session.pending:
             self.receive()
