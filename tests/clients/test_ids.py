@@ -40,6 +40,15 @@ def test_all_random_bits_reach_the_id() -> None:
     assert high == (5 << 80) + ((1 << 60) - 1 << 20) + (1 << 19) - 1
 
 
+def test_each_millisecond_has_random_bits_of_its_own_and_all_its_ids_share_them() -> None:
+    clock = iter((1_999_999, 2_000_000, 2_999_999, 3_000_000))
+    random = iter(bytes([n]) * 12 for n in range(1, 4))
+    make = MessageIds(clock_ns=lambda: next(clock), random_bytes=lambda _: next(random))
+    prefixes = [make()[:22] for _ in range(4)]
+    assert prefixes[1] == prefixes[2]
+    assert len({prefix[10:] for prefix in prefixes}) == 3
+
+
 @given(st.lists(st.integers(0, 2**47), min_size=2, max_size=50))
 def test_ids_grow_whatever_the_clock_does(times: list[int]) -> None:
     clock = iter(times)
