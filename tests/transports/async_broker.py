@@ -1,0 +1,37 @@
+"""What the text door asks of a broker, for one in memory whose commands are coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from broker.transports.text_gateway import Asked
+
+
+class _Done:
+    """A task that has ended, as `Asked`."""
+
+    def __init__(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        self.value = task.result
+
+
+class AsyncBroker:
+    """``begin`` carries out ``request``, which is to be defined, in a task."""
+
+    async def request(
+        self, command: str, args: Mapping[str, Any], *, token: str | None
+    ) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def begin(
+        self,
+        command: str,
+        args: Mapping[str, Any],
+        *,
+        token: str | None,
+        done: Callable[[Asked], None],
+    ) -> Callable[[], object]:
+        task = asyncio.ensure_future(self.request(command, args, token=token))
+        task.add_done_callback(lambda _: None if task.cancelled() else done(_Done(task)))
+        return task.cancel
