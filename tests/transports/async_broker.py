@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from broker.transports.text_gateway import Asked
+from broker.wire.errors import WireError
 
 
 class _Done:
@@ -17,7 +18,13 @@ class _Done:
 
 
 class AsyncBroker:
-    """``begin`` carries out ``request``, which is to be defined, in a task."""
+    """``begin`` carries out ``request``, which is to be defined, in a task.
+
+    A command in ``refuse`` is refused at once.
+    """
+
+    def __init__(self) -> None:
+        self.refuse: dict[str, WireError] = {}
 
     async def request(
         self, command: str, args: Mapping[str, Any], *, token: str | None
@@ -32,6 +39,8 @@ class AsyncBroker:
         token: str | None,
         done: Callable[[Asked], None],
     ) -> Callable[[], object]:
+        if command in self.refuse:
+            raise self.refuse[command]
         task = asyncio.ensure_future(self.request(command, args, token=token))
         task.add_done_callback(lambda _: None if task.cancelled() else done(_Done(task)))
         return task.cancel

@@ -28,6 +28,7 @@ class FakeBroker(AsyncBroker):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.hold: dict[str, asyncio.Event] = {}
         self.fail: dict[str, Exception] = {}

@@ -48,6 +48,7 @@ class Inside(AsyncBroker):
     """The broker behind the door: each request is a turn of the service, and its slow work."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._world = World(POLICIES[0], limits=LIMITS)
         self._ids = count(1)
         for user in USERS:
