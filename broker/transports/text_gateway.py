@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 
 from broker.transports.deadlines import Deadlines
-from broker.transports.text_commands import Answer, Commands, Steps
+from broker.transports.text_commands import Answer, Commands
 from broker.wire import text
 from broker.wire.errors import Code, WireError
 
@@ -105,7 +105,7 @@ class TextGateway:
         self.received = memoryview(bytearray(RECEIVE_BYTES_MAX))
         #: `Broker.begin`.
         self.begin = broker.begin
-        self._commands = Commands(message_id, token_for)
+        self.steps = Commands(message_id, token_for).steps
         self._connections_max = connections_max
         self._connections: set[_Connection] = set()
         self._stopping = False
@@ -172,19 +172,14 @@ class TextGateway:
     def forget(self, peer: _Connection) -> None:
         self._connections.discard(peer)
 
-    def steps(self, line: text.Line | WireError, address: Callable[[], str]) -> Steps:
-        """Return what a line asks of the broker; ``address`` tells where it came from.
-
-        Errors: the `WireError` that was found in it, or that is the answer to any.
-        """
+    def begun(self, line: text.Line | bytes) -> bytes | None:
+        """Count a line; return its reply where the broker is not to be asked."""
         self.lines += 1
-        if isinstance(line, WireError):
-            raise line
-        if self._stopping:
-            raise _STOPPING
-        return self._commands.steps(line, address)
+        if isinstance(line, bytes):
+            return line
+        return text.error_reply(_STOPPING) if self._stopping else None
 
-    def refusal(self, error: Exception, line: text.Line | WireError) -> Answer:
+    def refusal(self, error: Exception, line: text.Line) -> Answer:
         """Return the answer to a line that failed; a fault of ours is counted and logged."""
         if isinstance(error, WireError):
             return Answer(text.error_reply(error))
@@ -197,16 +192,16 @@ class TextGateway:
         if error is not None and not isinstance(error, WireError):
             self._report(error, line)
 
-    def _report(self, error: Exception, line: text.Line | WireError) -> None:
+    def _report(self, error: Exception, line: text.Line) -> None:
         self.faults += 1
-        fields = {"door": "text", "command": getattr(line, "command", None)}
+        fields = {"door": "text", "command": line.command}
         _log.error("line failed", extra={"fields": fields}, exc_info=error)
 
 
 class _Connection(asyncio.BufferedProtocol):
     """One peer: its unfinished line, the line that is being answered, the reply not yet sent.
 
-    A line goes through `_advance` at first and with each answer of the broker, then `_reply`,
+    A line goes through `_begin`, through `_advance` with each answer of the broker, then `_reply`,
     `_sent` and `_go_on`.
     """
 
@@ -236,8 +231,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._taken: int | None = None  # to be acknowledged once the reply is out
         self._forget: Callable[[], object] | None = None  # what the broker was asked last
         self._resting: asyncio.Future[None] | None = None
-        #: What is being answered.
-        self.line: text.Line | WireError | None = None
+        #: What is being answered, or the reply that refuses it.
+        self.line: text.Line | bytes | None = None
         self.closed = asyncio.get_running_loop().create_future()
 
     # --- what the event loop calls -----------------------------------------------------------
@@ -289,20 +284,32 @@ class _Connection(asyncio.BufferedProtocol):
             self._disarm()
             self._owed = True
             self.line = line
-            self._advance()
+            self._begin()
 
-    def _take(self) -> text.Line | WireError | None:
-        """Return the next line that wants a reply, or what is wrong with it."""
+    def _take(self) -> text.Line | bytes | None:
+        """Return the next line that wants a reply, or the reply that refuses it.
+
+        Not the error: that holds the steps it came through, and those would hold it.
+        """
         while (line := self._lines.pop()) is not None:
             try:
                 parsed = text.parse_line(line)
             except WireError as error:
-                return error
+                return text.error_reply(error)
             if parsed is not None:
                 return parsed
         return None
 
-    def _advance(self, asked: Asked | None = None) -> None:
+    def _begin(self) -> None:
+        assert self.line is not None
+        if self._transport.is_closing():
+            self._go_on()
+        elif refusal := self._door.begun(self.line):
+            self._reply(Answer(refusal))
+        else:
+            self._advance(None)
+
+    def _advance(self, asked: Asked | None) -> None:
         """Take the line a step further: to the next request, or to its reply.
 
         Called by the client of the broker, hence nothing may be raised.
@@ -311,8 +318,7 @@ class _Connection(asyncio.BufferedProtocol):
         if self._transport.is_closing():
             self._go_on()
             return
-        line, door = self.line, self._door
-        assert line is not None
+        line, door = cast("text.Line", self.line), self._door
         try:
             if asked is None:
                 self._steps = door.steps(line, self._address)
@@ -397,7 +403,7 @@ class _Connection(asyncio.BufferedProtocol):
         self.line = line
         if line is not None:
             self._owed = True
-            asyncio.get_running_loop().call_soon(self._advance)
+            asyncio.get_running_loop().call_soon(self._begin)
             return
         if self._resting is not None and not self._resting.done():
             self._resting.set_result(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from broker.transports.text_gateway import Asked
@@ -20,7 +21,8 @@ class _Done:
 class AsyncBroker:
     """``begin`` carries out ``request``, which is to be defined, in a task.
 
-    A command in ``refuse`` is refused at once.
+    A command in ``refuse`` is refused at once. What forgets an answer leads to ``done``, as in a
+    client, which knows its calls.
     """
 
     def __init__(self) -> None:
@@ -43,4 +45,8 @@ class AsyncBroker:
             raise self.refuse[command]
         task = asyncio.ensure_future(self.request(command, args, token=token))
         task.add_done_callback(lambda _: None if task.cancelled() else done(_Done(task)))
-        return task.cancel
+        return partial(_forget, task, done)
+
+
+def _forget(task: asyncio.Task[dict[str, Any]], _: Callable[[Asked], None]) -> None:
+    task.cancel()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from typing import Any
 
@@ -140,15 +139,3 @@ async def other_turns() -> None:
     """Let the loop do whatever has become due, and what follows from it."""
     for _ in range(20):
         await asyncio.sleep(0)
-
-
-@scenario
-async def test_a_line_leaves_nothing_for_the_garbage_collector() -> None:
-    async with door() as d:
-        peer = await d.connect()
-        line = b"chat %b afif  hai \r\n" % await peer.login()
-        await peer.ask(line)
-        gc.collect()
-        for _ in range(100):
-            await peer.ask(line)
-        assert gc.collect() < 100  # a line that left a cycle would leave several objects

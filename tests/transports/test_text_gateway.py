@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
+from broker.transports.text_gateway import _Connection
 from broker.wire.limits import LINE_BYTES_MAX
 from tests.transports.text_scenes import Peer, door, scenario, until
 
@@ -161,3 +163,19 @@ async def test_a_client_that_never_reads_is_cut_off_and_nobody_else_notices() ->
         assert "ack" not in d.broker.commands()
         assert len(d.broker.boxes["fadly"]) == 1
         assert await other.login()
+
+
+@scenario
+async def test_a_connection_that_ended_leaves_nothing_to_the_garbage_collector() -> None:
+    async with door() as d:
+        gc.collect()
+        gc.disable()
+        try:
+            peer = await d.connect()
+            token = await peer.login()
+            await peer.ask(b"chat %b afif  hai \r\n" % token)
+            await peer.close()
+            await until(lambda: d.gateway.connections == 0)
+            await until(lambda: not any(type(each) is _Connection for each in gc.get_objects()))
+        finally:
+            gc.enable()
