@@ -69,12 +69,9 @@ class LineSplitter:
         A line over ``LINE_BYTES_MAX`` is returned once, cut behind its first byte too many, so
         that `parse_line` refuses it; the remainder is thrown away as it arrives.
         """
-        buffered = self._bytes
-        if not buffered:
-            return None
-        while (end := buffered.find(b"\n", self._searched)) >= 0:
-            line = bytes(buffered[: min(end, LINE_BYTES_MAX + 1)])
-            del buffered[: end + 1]
+        while (end := self._bytes.find(b"\n", self._searched)) >= 0:
+            line = bytes(self._bytes[: min(end, LINE_BYTES_MAX + 1)])
+            del self._bytes[: end + 1]
             self._searched = 0
             if not self._skipping:
                 return line if len(line) > LINE_BYTES_MAX else line.removesuffix(b"\r")
