@@ -324,11 +324,11 @@ class AsyncClient(AsyncAsking):
                 while call := paging.advance(monotonic_ms()):
                     self._enter()
                     await self._answered(loop, call)
-                page = paging.page(monotonic_ms())
-                if page is None:
-                    return
                 if session.outgoing:
                     self._turn()  # now: the loop's body may not wait for anything
+                page = paging.page()
+                if page is None:
+                    return
                 yield page
                 paging.finish()
         finally:

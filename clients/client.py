@@ -425,11 +425,11 @@ class Client(Asking):
             while True:
                 while call := paging.advance(monotonic_ms()):
                     self._wait(call)
-                page = paging.page(monotonic_ms())
-                if page is None:
-                    return
                 if session.outgoing:
                     self._turn()
+                page = paging.page()
+                if page is None:
+                    return
                 yield page
                 self._owner.check()
                 paging.finish()

@@ -15,7 +15,7 @@ from clients import exchanges
 from clients.errors import KotakError
 from clients.exchanges import Exchange
 from clients.request import Call
-from clients.results import Inbox, read
+from clients.results import Fields, Inbox, lost_in, read
 from clients.subscription import Requests
 
 
@@ -28,11 +28,27 @@ class Reading(NamedTuple):
     acknowledge: bool
 
 
+class _Head(NamedTuple):
+    """What is asked next depends on: read first, since parsing a page takes its time."""
+
+    last: int | None
+    more: bool
+    epoch: int | None
+    lost: tuple[int, int] | None
+
+    @classmethod
+    def parse(cls, fields: Fields) -> _Head:
+        messages = fields["messages"]
+        last = messages[-1]["seq"] if messages else None
+        return cls(last, fields["more"], fields.get("epoch"), lost_in(fields))
+
+
 class Paging:
     """The pages of one loop, whose client calls in turn (times in ms on the session's clock).
 
     while call := paging.advance(now):  wait for the call
-    page = paging.page(now)             None: nothing waits any more
+    send what has been started
+    page = paging.page()                None: nothing waits any more
     paging.finish()                     when the reader is done with it
     paging.leave(now, timeout)          however the loop ends
     """
@@ -54,9 +70,9 @@ class Paging:
         self._given: int | None = None  # the last sequence of the page that the reader has
         self._finished: int | None = None  # ... that it is done with, and no ack was started for
         self._acked = 0  # the last one that an ack was started for
-        self._page: Inbox | None = None  # that has come, and was not handed out
+        self._answer: Fields | None = None  # with the page that is to be handed out
         self._lost: tuple[int, int] | None = None  # that the next page shall tell of
-        self._told: tuple[int, int, int] | None = None  # the epoch and the loss that one told of
+        self._told: tuple[int | None, tuple[int, int]] | None = None  # of which epoch, what loss
         # The requests under way.
         self._read: Call | None = None
         self._ahead = False  # the read was started before its page was asked for
@@ -65,39 +81,28 @@ class Paging:
     def advance(self, now_ms: float) -> Call | None:
         """Start what is called for; return what must be answered before `page` may be called.
 
-        Errors: what the broker refuses the page with, and as `Session.start`.
+        Errors: what the broker refuses the page, or an acknowledgement, with; as `Session.start`.
         """
-        while self._page is None:
+        while self._answer is None:
             if self._read is None:
                 self._acknowledge(now_ms, self._timeout_ms)
-                self._ask(now_ms)
-            elif not self._read.done:
-                return self._read
-            else:
-                self._receive()
-        return next((ack for ack in self._acks if not ack.done), None)
+                self._read = self._ask(now_ms)
+            for call in (self._read, *self._acks):
+                if not call.done:
+                    return call
+            self._receive(self._read, now_ms)
+        return None
 
-    def page(self, now_ms: float) -> Inbox | None:
-        """Hand out the page that has come, and ask for what is behind it. None: that was the end.
+    def page(self) -> Inbox | None:
+        """Hand out the page that has come; None: nothing waits any more.
 
-        Errors: what the broker refuses an acknowledgement with.
+        What follows it has been asked for by then: to be sent before the page is even parsed.
         """
-        acks, self._acks = self._acks, []
-        for ack in acks:
-            ack.value()
-        page, self._page = self._page, None
-        assert page is not None
-        if not page.messages and page.history_lost is None:
-            return None
-        if page.messages:
-            self._last = self._given = page.messages[-1].seq
-        # A page that is here must not be lost to what fails now: that comes up at the next one.
-        with suppress(KotakError):
-            self._acknowledge(now_ms, self._timeout_ms)
-            if page.more:
-                self._ask(now_ms)
-                self._ahead = True
-        return page
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        page = read(Inbox.parse, answer)._replace(history_lost=self._lost)
+        self._lost = None
+        return page if page.messages or page.history_lost else None
 
     def finish(self) -> None:
         """Note that the reader is done with the page it was given."""
@@ -108,19 +113,22 @@ class Paging:
         """Drop what was asked for; return the acknowledgement, if any, that may be waited for."""
         if self._read is not None:
             self._requests.abandon(self._read)
-        if self._finished is None and not all(ack.done for ack in self._acks):
-            self._finished = self._acked  # again: those that are under way may have much more time
-        self._drop_acks()
+        under_way = [ack for ack in self._acks if not ack.done]
+        for ack in under_way:  # which may have much more time
+            self._requests.abandon(ack)
+        if under_way and self._finished is None:
+            self._finished = self._acked
+        self._acks = []
         with suppress(KotakError):
             self._acknowledge(now_ms, timeout_ms)
         return self._acks
 
     # --- requests ----------------------------------------------------------------------------
 
-    def _ask(self, now_ms: float) -> None:
+    def _ask(self, now_ms: float, *, ahead: bool = False) -> Call:
+        self._ahead = ahead
         exchange = exchanges.inbox(self._limit, self._last, self._epoch)
-        self._read = self._start(exchange, now_ms, self._timeout_ms)
-        self._ahead = False
+        return self._start(exchange, now_ms, self._timeout_ms)
 
     def _acknowledge(self, now_ms: float, timeout_ms: float) -> None:
         if self._finished is not None:
@@ -135,29 +143,41 @@ class Paging:
 
     # --- answers -----------------------------------------------------------------------------
 
-    def _receive(self) -> None:
-        """Take in an answer. What came to nothing is asked again, by `advance`."""
-        call, self._read = self._read, None
-        assert call is not None
+    def _receive(self, call: Call, now_ms: float) -> None:
+        """Take in an answer; what came to nothing is asked again, by `advance`."""
+        self._read = None
+        acks, self._acks = self._acks, []
+        for ack in acks:
+            ack.value()
         if self._ahead and call.error is not None:
             return  # its time began before anybody waited: now it has all of it
-        page = read(Inbox.parse, call.value())
-        self._epoch = call.result.get("epoch")
-        lost = page.history_lost
-        if lost is not None and self._is_new(page.epoch, lost):
-            self._told, self._lost = (page.epoch, *lost), lost
-            if self._last is not None and lost[0] <= self._last:
+        answer = call.value()
+        head = read(_Head.parse, answer)
+        if self._ahead and head.last is None:
+            return  # somebody else acknowledged it: the end is told with the last acknowledgement
+        self._epoch = head.epoch
+        if head.lost is not None and self._is_new(head.epoch, head.lost):
+            self._told, self._lost = (head.epoch, head.lost), head.lost
+            if self._last is not None and head.lost[0] <= self._last:
                 self._begin_anew()
                 return
-        self._page = page._replace(history_lost=self._lost)
-        self._lost = None
+        self._answer = answer
+        if head.last is not None:
+            self._last = self._given = head.last
+        # A page that is here must not be lost to what fails now: that comes up at the next one.
+        with suppress(KotakError):
+            self._acknowledge(now_ms, self._timeout_ms)
+            if head.more:
+                self._read = self._ask(now_ms, ahead=True)
 
-    def _is_new(self, epoch: int, lost: tuple[int, int]) -> bool:
+    def _is_new(self, epoch: int | None, lost: tuple[int, int]) -> bool:
         """Tell whether the reader must hear of a loss: the broker repeats it until an ack."""
         if self._last is not None and lost[1] < self._last:
             return False  # read messages are kept for a while only, and this reader has got these
-        told = self._told
-        return told is None or told[0] != epoch or lost[0] < told[1] or lost[1] > told[2]
+        if self._told is None or self._told[0] != epoch:
+            return True
+        (first, last) = self._told[1]
+        return lost[0] < first or lost[1] > last
 
     def _begin_anew(self) -> None:
         """Go back to the cursor: a position in what was lost is none.
@@ -165,9 +185,3 @@ class Paging:
         Nor does it say any more what was handed out: what was not acknowledged comes again.
         """
         self._last = self._finished = None
-        self._drop_acks()
-
-    def _drop_acks(self) -> None:
-        for ack in self._acks:
-            self._requests.abandon(ack)
-        self._acks = []
