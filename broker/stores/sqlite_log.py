@@ -1,7 +1,7 @@
 """The log in SQLite: rows of messages in order of sequence, put in, looked up and deleted in bulk.
 
-Statements of a few fixed sizes, each prepared once: `executemany` would step row by row and give
-the GIL away each time.
+INSERTs of a few fixed sizes, each prepared once: `executemany` would step row by row and give the
+GIL away each time.
 """
 
 from __future__ import annotations
