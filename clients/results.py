@@ -14,6 +14,7 @@ from clients.errors import InternalError
 
 T = TypeVar("T")
 Fields = Mapping[str, Any]
+_new: Final = tuple.__new__
 
 
 class Login(NamedTuple):
@@ -88,7 +89,6 @@ class Message(NamedTuple):
 #: What each message bears, in the order of `Message`, and what those have that bear no more.
 _REQUIRED: Final = itemgetter("seq", "at_ms", "from", "name", "id", "text")
 _NOTHING_ELSE: Final = (None, False, None, None)
-_new: Final = tuple.__new__
 
 
 def _messages(fields: Fields) -> list[Message]:
@@ -268,9 +268,12 @@ def read(parse: Callable[[Fields], T], fields: Fields) -> T:
 
 
 def read_receipt(fields: Fields, message_id: str) -> Receipt:
-    """As `read`, for a chat: without a closure, since it stands on the hot path."""
+    """As `read`, for a chat; on the hot path: no closure, nor the named tuple's own ``__new__``.
+
+    That one is a function in Python, and half of what this costs.
+    """
     try:
-        return Receipt(fields["seq"], fields["durability"], message_id)
+        return _new(Receipt, (fields["seq"], fields["durability"], message_id))
     except KeyError:
         raise InternalError(
             Code.INTERNAL, "the broker's answer lacks 'seq' or 'durability'"
