@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import suppress
 from functools import partial
 from math import inf
 from types import TracebackType
@@ -22,17 +21,19 @@ from typing import Any, Final, Self, TypeVar
 from broker.wire.limits import WINDOW_DEFAULT
 from clients import exchanges
 from clients.asking import AsyncAsking
-from clients.client import DEFAULT_ADDRESS, LEAVE_MS, SUBMITTED_MAX
+from clients.client import DEFAULT_ADDRESS, LEAVE_MS, SUBMITTED_MAX, Leave
 from clients.curve_keys import Curve
-from clients.errors import KotakError, RequestError, WrongThread
+from clients.errors import RequestError, WrongThread
 from clients.exchanges import Exchange, Own
 from clients.fleet import Addresses
 from clients.ids import MessageIds
 from clients.link import Link
 from clients.owner import Owner
+from clients.paging import Paging, Reading
 from clients.pump import Context, Pump, monotonic_ms
 from clients.request import Call
 from clients.results import (
+    Inbox,
     Login,
     Message,
     Receipt,
@@ -115,7 +116,7 @@ class AsyncClient(AsyncAsking):
             return  # the sockets are the parent's
         self._owner.check()
         if self._session.subscription is not None:
-            await self._leave(self._session.subscription)
+            await self._leave(partial(self._session.unsubscribe, self._session.subscription))
         if self._timer is not None:
             self._timer.cancel()
         self._pump.close()
@@ -267,7 +268,7 @@ class AsyncClient(AsyncAsking):
                 if acknowledge:
                     subscription.finish(message.seq, monotonic_ms())
         finally:
-            await self._leave(subscription)
+            await self._leave(partial(session.unsubscribe, subscription))
 
     # --- calls -------------------------------------------------------------------------------
 
@@ -312,6 +313,10 @@ class AsyncClient(AsyncAsking):
         )
 
     async def _value(self, loop: asyncio.AbstractEventLoop, call: Call) -> dict[str, Any]:
+        await self._answered(loop, call)
+        return call.value()
+
+    async def _answered(self, loop: asyncio.AbstractEventLoop, call: Call) -> None:
         if not call.done:
             answered: asyncio.Future[None] = loop.create_future()
             # A cancelled future may still be answered in the same turn of the loop.
@@ -321,21 +326,40 @@ class AsyncClient(AsyncAsking):
             except asyncio.CancelledError:
                 self._session.abandon(call)
                 raise
-        return call.value()
 
     async def _arrival(self, loop: asyncio.AbstractEventLoop, subscription: Subscription) -> None:
         arrived: asyncio.Future[None] = loop.create_future()
         subscription.on_done = lambda: None if arrived.done() else arrived.set_result(None)
         await arrived
 
-    async def _leave(self, subscription: Subscription) -> None:
-        """End a subscription; wait a moment for the broker to have heard of it."""
-        calls = self._session.unsubscribe(subscription, monotonic_ms(), LEAVE_MS)
+    async def _page_by_page(
+        self, reading: Reading, timeout_ms: int | None
+    ) -> AsyncGenerator[Inbox, None]:
+        loop = self._enter()
+        session = self._session
+        paging = Paging(session, self._token, reading, timeout_ms or self._timeout_ms)
+        try:
+            while True:
+                while call := paging.advance(monotonic_ms()):
+                    self._enter()
+                    await self._answered(loop, call)
+                if session.outgoing:
+                    self._turn()  # now: the loop's body may not wait for anything
+                page = paging.page()
+                if page is None:
+                    return
+                yield page
+                paging.finish()
+        finally:
+            await self._leave(paging.leave)
+
+    async def _leave(self, leave: Leave) -> None:
+        """End a loop; wait a moment for the broker to have heard of it."""
+        calls = leave(monotonic_ms(), LEAVE_MS)
         if calls:
             loop = self._enter()
             for call in calls:
-                with suppress(KotakError):
-                    await self._value(loop, call)
+                await self._answered(loop, call)
 
     async def _receipt(self, loop: asyncio.AbstractEventLoop, call: Call) -> Receipt:
         return read_receipt(await self._value(loop, call), call.message_id or "")

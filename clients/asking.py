@@ -7,11 +7,13 @@ refuses any command for. Source: docs/PROTOCOL.md, "Commands".
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Generator
 from typing import TypeVar
 
 from broker.wire.limits import INBOX_MESSAGES_DEFAULT
 from clients import exchanges
 from clients.exchanges import Exchange, every_user, every_user_async
+from clients.paging import Reading
 from clients.results import Hello, History, Inbox, Status, User
 from clients.rooms import AsyncRooms, Rooms
 
@@ -25,6 +27,11 @@ class Asking:
         self._name = name
 
     def _ask(self, exchange: Exchange[T], timeout_ms: int | None) -> T:
+        raise NotImplementedError
+
+    def _page_by_page(
+        self, reading: Reading, timeout_ms: int | None
+    ) -> Generator[Inbox, None, None]:
         raise NotImplementedError
 
     @property
@@ -54,6 +61,29 @@ class Asking:
         told it; lost history is then reported in the result. Errors: `Unauthorized`.
         """
         return self._ask(exchanges.inbox(limit, after, epoch), timeout_ms)
+
+    def pages(
+        self,
+        *,
+        limit: int = INBOX_MESSAGES_DEFAULT,
+        after: int | None = None,
+        epoch: int | None = None,
+        acknowledge: bool = True,
+        timeout_ms: int | None = None,
+    ) -> Generator[Inbox, None, None]:
+        """Yield what waits, page by page, until nothing does: the quickest way to read it all.
+
+        A page is acknowledged when the next one is asked for; one whose loop body was left by
+        ``break`` or an exception stays in the mailbox. The page behind it is on its way meanwhile,
+        and is ``redelivered`` to whoever leaves the loop before it. A loop that came to its end has
+        acknowledged everything. With ``acknowledge=False`` call `acknowledge` yourself.
+
+        ``limit``, ``after``, ``epoch``: as `inbox`'s. A loss of history is told once, by a page's
+        ``history_lost``; where it reaches into what was read already, the reading goes on from the
+        cursor, so that what was not acknowledged comes again. ``timeout_ms`` is for each page.
+        Errors: `Unauthorized`; whatever was not acknowledged waits.
+        """
+        return self._page_by_page(Reading(limit, after, epoch, acknowledge), timeout_ms)
 
     def acknowledge(self, seq: int, *, timeout_ms: int | None = None) -> int:
         """Take every message up to and with ``seq`` out of the mailbox; return the cursor."""
@@ -129,6 +159,11 @@ class AsyncAsking:
     async def _ask(self, exchange: Exchange[T], timeout_ms: int | None) -> T:
         raise NotImplementedError
 
+    def _page_by_page(
+        self, reading: Reading, timeout_ms: int | None
+    ) -> AsyncGenerator[Inbox, None]:
+        raise NotImplementedError
+
     @property
     def rooms(self) -> AsyncRooms:
         """The user's rooms: to make, join and leave them."""
@@ -152,6 +187,21 @@ class AsyncAsking:
     ) -> Inbox:
         """Read without taking; as `Asking.inbox`."""
         return await self._ask(exchanges.inbox(limit, after, epoch), timeout_ms)
+
+    def pages(
+        self,
+        *,
+        limit: int = INBOX_MESSAGES_DEFAULT,
+        after: int | None = None,
+        epoch: int | None = None,
+        acknowledge: bool = True,
+        timeout_ms: int | None = None,
+    ) -> AsyncGenerator[Inbox, None]:
+        """Yield what waits, page by page, until nothing does; as `Asking.pages`.
+
+        As with `AsyncClient.messages`, `contextlib.aclosing` ends it at a certain place.
+        """
+        return self._page_by_page(Reading(limit, after, epoch, acknowledge), timeout_ms)
 
     async def acknowledge(self, seq: int, *, timeout_ms: int | None = None) -> int:
         """Take every message up to and with ``seq`` out of the mailbox; return the cursor."""

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from math import ceil
 from threading import Event
 from types import TracebackType
@@ -27,23 +28,24 @@ from broker.wire.limits import WINDOW_DEFAULT
 from clients import exchanges
 from clients.asking import Asking
 from clients.curve_keys import Curve
-from clients.errors import KotakError, RequestError
+from clients.errors import RequestError
 from clients.exchanges import Exchange, Own
 from clients.fleet import Addresses
 from clients.ids import MessageIds
 from clients.link import REPLY_WAIT_MS, Link
 from clients.outbox import PENDING_MAX
 from clients.owner import Owner
+from clients.paging import Paging, Reading
 from clients.pump import Context, Pump, monotonic_ms
 from clients.request import Call, refused
 from clients.results import (
+    Inbox,
     Login,
     Message,
     Receipt,
     read,
     read_receipt,
 )
-from clients.subscription import Subscription
 
 T = TypeVar("T")
 
@@ -58,6 +60,10 @@ _WAIT_MS_MAX: Final = 60_000
 _STOP_MS: Final = 100
 #: Whoever leaves the messages waits so long for the last acknowledgement to be answered.
 LEAVE_MS: Final = 2_000
+
+
+#: How a loop is ended, from the time and the milliseconds that there are: the requests of its end.
+Leave = Callable[[float, float], list[Call]]
 
 
 class Awaited(Protocol):
@@ -168,7 +174,7 @@ class Client(Asking):
             return  # the sockets are the parent's
         self._owner.check()
         if self._session.subscription is not None:
-            self._leave(self._session.subscription)
+            self._leave(partial(self._session.unsubscribe, self._session.subscription))
         self._pump.close()
 
     # --- commands ----------------------------------------------------------------------------
@@ -340,7 +346,7 @@ class Client(Asking):
                     if acknowledge:
                         subscription.finish(message.seq, monotonic_ms())
         finally:
-            self._leave(subscription)
+            self._leave(partial(session.unsubscribe, subscription))
 
     # --- waiting -----------------------------------------------------------------------------
 
@@ -406,14 +412,34 @@ class Client(Asking):
             self._session.abandon(call)
             raise
 
-    def _leave(self, subscription: Subscription) -> None:
-        """End a subscription; wait a moment for the broker to have heard of it."""
+    def _page_by_page(
+        self, reading: Reading, timeout_ms: int | None
+    ) -> Generator[Inbox, None, None]:
+        self._owner.check()
+        session = self._session
+        paging = Paging(session, self._token, reading, timeout_ms or self._timeout_ms)
+        try:
+            while True:
+                while call := paging.advance(monotonic_ms()):
+                    self._wait(call)
+                if session.outgoing:
+                    self._turn()
+                page = paging.page()
+                if page is None:
+                    return
+                yield page
+                self._owner.check()
+                paging.finish()
+        finally:
+            self._leave(paging.leave)
+
+    def _leave(self, leave: Leave) -> None:
+        """End a loop; wait a moment for the broker to have heard of it."""
         if self._owner.forked or sys.is_finalizing():
             return  # the sockets are the parent's, or gone: a forgotten loop ends with the program
         self._owner.check()
-        for call in self._session.unsubscribe(subscription, monotonic_ms(), LEAVE_MS):
-            with suppress(KotakError):
-                self._value(call)
+        for call in leave(monotonic_ms(), LEAVE_MS):
+            self._wait(call)
 
     def _hand_over(self) -> None:
         """Send a batch; what has come is only looked for where the connection takes nothing."""

@@ -114,9 +114,8 @@ class Peer_(Peer):  # noqa: N801 - the driver's name for it
                 clients.append(client)
             ph.begin()
             for client in clients:
-                while messages := client.inbox(limit=self.batch).messages:
-                    client.acknowledge(messages[-1].seq)
-                    read += len(messages)
+                for page in client.pages(limit=self.batch):
+                    read += len(page.messages)
             ph.end()
             for client in clients:
                 client.close()

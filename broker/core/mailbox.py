@@ -30,7 +30,8 @@ def fitting(messages: Iterable[Message], bytes_max: int) -> list[Message]:
     taken: list[Message] = []
     room = bytes_max
     for message in messages:
-        room -= text_bytes(message.text)
+        text = message.text
+        room -= len(text) if text.isascii() else len(text.encode())  # hot path: `text_bytes`
         if room < 0 and taken:
             break
         taken.append(message)

@@ -1,12 +1,12 @@
 """The log in SQLite: rows of messages in order of sequence, put in, looked up and deleted in bulk.
 
-Statements of a few fixed sizes, each prepared once: `executemany` would step row by row and give
-the GIL away each time.
+INSERTs of a few fixed sizes, each prepared once: `executemany` would step row by row and give the
+GIL away each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -16,8 +16,9 @@ Run = Callable[[str, Sequence[Any]], list[Any]]
 
 #: Rows of one INSERT, largest first.
 _INSERT_ROWS: Final = (128, 16, 1)
-#: Rows of one SELECT by sequence, likewise.
-_SELECT_ROWS: Final = (256, 32, 4, 1)
+#: Rows of one SELECT by sequence, at most: a page of the usual size. More of them, with the
+#: longest texts, would be read from the disk to be left out of a page that they do not fit into.
+_SELECT_ROWS: Final = 100
 _COLUMNS: Final = 6
 #: Free pages that are kept for what comes next; above it each step gives some back to the disk.
 FREE_PAGES_KEPT: Final = 2_048
@@ -25,18 +26,16 @@ _PAGES_GIVEN_BACK: Final = 256
 #: What `PRAGMA auto_vacuum` says of a file that can become shorter.
 _INCREMENTAL: Final = 2
 
-# ruff: noqa: S608 - only question marks are put into the statements
+# ruff: noqa: S608 - only question marks and constants are put into the statements
 _INSERTS: Final = {
     rows: "INSERT INTO messages (seq, mailbox, sender, message_id, stored_ms, text) VALUES "
     + ", ".join(["(?, ?, ?, ?, ?, ?)"] * rows)
     for rows in _INSERT_ROWS
 }
-_SELECTS, _SELECTS_BARE = (
-    {
-        rows: f"SELECT seq, stored_ms, sender, message_id, {text}, mailbox FROM messages"
-        f" WHERE seq IN ({', '.join('?' * rows)}) ORDER BY seq"
-        for rows in _SELECT_ROWS
-    }
+# One statement for any number of sequences, given as a list in JSON.
+_SELECT, _SELECT_BARE = (
+    f"SELECT seq, stored_ms, sender, message_id, {text}, mailbox FROM messages"
+    " WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq"
     for text in ("text", "''")
 )
 
@@ -62,13 +61,13 @@ class MessageLog:
     def messages(self, seqs: Sequence[int]) -> Iterator[Message]:
         """Return the messages of sequences in order."""
         new, names = tuple.__new__, self._names
-        for rows in self._rows(_SELECTS, seqs):
+        for rows in self._rows(_SELECT, seqs):
             # Hot path: half the time of Message(...), which looks at each argument.
             yield from [new(Message, (a, b, c, d, e, names[key])) for a, b, c, d, e, key in rows]
 
     def without_texts(self, seqs: Sequence[int]) -> Iterator[Message]:
         """Return the messages of sequences in order, each with an empty text."""
-        for rows in self._rows(_SELECTS_BARE, seqs):
+        for rows in self._rows(_SELECT_BARE, seqs):
             for *fields, key in rows:
                 yield Message._make([*fields, self._names[key]])
 
@@ -79,7 +78,7 @@ class MessageLog:
 
     def newest_first(self, seqs: Sequence[int]) -> Iterator[Message]:
         """Return the messages of sequences, which are in order, from the last to the first."""
-        for rows in self._rows(_SELECTS, seqs[::-1]):
+        for rows in self._rows(_SELECT, seqs[::-1]):
             for *fields, key in reversed(rows):
                 yield Message._make([*fields, self._names[key]])
 
@@ -107,13 +106,9 @@ class MessageLog:
         self._run(f"PRAGMA incremental_vacuum({min(surplus, _PAGES_GIVEN_BACK)})", ())
         return surplus > _PAGES_GIVEN_BACK
 
-    def _rows(self, selects: Mapping[int, str], seqs: Sequence[int]) -> Iterator[list[Any]]:
-        start, left = 0, len(seqs)
-        for size in _SELECT_ROWS:
-            while left >= size:
-                yield self._run(selects[size], seqs[start : start + size])
-                start += size
-                left -= size
+    def _rows(self, select: str, seqs: Sequence[int]) -> Iterator[list[Any]]:
+        for start in range(0, len(seqs), _SELECT_ROWS):
+            yield self._run(select, (str([*seqs[start : start + _SELECT_ROWS]]),))
 
 
 def _ranges(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:

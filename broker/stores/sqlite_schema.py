@@ -41,6 +41,9 @@ _PRAGMAS: Final = {
     "wal_autocheckpoint": 0,  # ours, in sqlite_checkpoint.py: SQLite's keeps its errors to itself
     "foreign_keys": 1,
     "mmap_size": 0,  # a failing disk must raise an error, not a signal
+    # KiB, taken as they are needed. A mailbox's messages lie on as many pages as there are others
+    # between them: what waits, up to here, is drained without a read of the file for each message.
+    "cache_size": -32_768,
     "temp_store": 2,
 }
 #: Where fsync alone does not reach the platter (macOS); elsewhere SQLite ignores them.

@@ -101,9 +101,8 @@ def drain(shift: Shift, role: Role, page: int) -> None:
         shift.begin()
         for client in clients:
             began = time.monotonic()
-            while messages := client.inbox(limit=page).messages:
-                client.acknowledge(messages[-1].seq)
-                shift.messages += len(messages)
+            for found in client.pages(limit=page):
+                shift.messages += len(found.messages)
                 shift.latencies.append(time.monotonic() - began)
                 began = time.monotonic()
         shift.end()
