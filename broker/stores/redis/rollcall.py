@@ -1,0 +1,225 @@
+"""Who may have answered for what a server has lost: a roll on each server that all brokers sign.
+
+A server's writes go to its replicas in order, and so does the roll. When a replica has taken over,
+the roll that it has tells up to where it has everything, and which brokers had been using the
+server. Each of them that lives compares what it remembers (`broker.stores.redis.witness`) and signs
+again, for the new server. Where one does not, nobody knows what it had answered: all mailboxes of
+that server are in doubt (`broker.stores.redis.doubt`).
+
+A *server* here is one state of data that only grows: who it is, its term, which each taking over
+changes, and its stream, which a restart changes as well. Source: docs/decisions/0014.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from broker.stores.redis.keys import Keys
+from broker.stores.redis.link import Call, Link, script
+
+#: Between two signatures, in seconds: a round trip to each server, beside what a turn does anyway.
+BEAT_S: Final = 1.0
+
+
+class Server(NamedTuple):
+    """A primary, as one that signs finds it; all text."""
+
+    who: str
+    term: str
+    stream: str
+
+    def became(self, other: Server, *, restarted: bool) -> bool:
+        """Tell whether this is the other with all that it had; ``restarted``: or after a restart."""
+        known = self.who == other.who
+        return known and (self.stream == other.stream or (restarted and self.term == other.term))
+
+
+class Entry(NamedTuple):
+    """A signature: for which server, a number of the broker's, and the server's time then, in us.
+
+    The number is the broker's clock in microseconds; 0 of one that cannot sign any more.
+    """
+
+    server: Server
+    beat: int
+    at: int
+    text: bytes
+
+    @classmethod
+    def parse(cls, text: bytes) -> Entry:
+        who, term, stream, beat, at = text.decode().split()
+        return cls(Server(who, term, stream), int(beat), int(at), text)
+
+
+class Unvouched(NamedTuple):
+    """A server of which some that used it do not come and compare.
+
+    ``place`` is a place on it; nothing with a sequence of ``since`` or less is lost.
+    """
+
+    place: str
+    server: Server
+    since: int
+    missing: Mapping[str, bytes]
+
+
+class _Taken(NamedTuple):
+    """A server that took over, with its roll as it was found."""
+
+    server: Server
+    entries: Mapping[str, Entry]
+
+
+#: On the roll: the server that has been accounted for. Whoever has known it before signs for it.
+_NOTE: Final = ""
+
+
+class RollCall:
+    """This broker's part in it.
+
+    ``syncs``: what a server has answered survives its restart. ``lease_s``: who has not signed for
+    so long, while this broker could look, is gone. Not ``needed``: nobody signs, nobody is missed.
+    """
+
+    def __init__(
+        self, link: Link, keys: Keys, *, syncs: bool, lease_s: float, needed: bool = True
+    ) -> None:
+        self.own = secrets.token_hex(8)
+        #: When to call again, by the monotonic clock.
+        self.due_at = time.monotonic() if needed else float("inf")
+        self._needed = needed
+        self._link = link
+        self._keys = keys
+        self._syncs = syncs
+        self._lease_s = lease_s
+        self._began = time.monotonic()
+        self._looked_at = self._began
+        # By place: the server that this broker has compared with, or began with.
+        self._known: dict[str, Server] = {}
+        self._taken: dict[str, _Taken] = {}
+        # By place and broker: what it signed, what the server was then, and since when so.
+        self._seen: dict[str, dict[str, tuple[bytes, Server, float]]] = {}
+        #: What is in doubt now, for who is to have it marked.
+        self.unvouched: list[Unvouched] = []
+
+    def call(self) -> bool:
+        """Sign, and look who does not; tell whether a server was taken over by another one.
+
+        Then it is not signed: compare, and `vouch`. Errors: as `Link.ask`.
+        """
+        if not self._needed:
+            return False
+        now = time.monotonic()
+        self.due_at = now + BEAT_S
+        if now - self._looked_at > self._lease_s:
+            self._seen.clear()  # it may have been this broker that was away
+        places = self._link.spread(self._keys.roll)
+        self._leave_places({*self._known} - {*places})
+        replies = self._link.ask([self._signature(place, _beat()) for place in places])
+        self._looked_at = now
+        self._taken.clear()
+        self.unvouched.clear()
+        for place, reply in zip(places, replies, strict=True):
+            self._take(place, reply, now)
+        return bool(self._taken)
+
+    @property
+    def since(self) -> int:
+        """Return up to which sequence the servers that were found have everything; 0: unknown."""
+        found = [self._last(place) for place in self._taken]
+        return min((each.at if each else 0 for each in found), default=0)
+
+    def vouch(self, remembers: Callable[[float], bool]) -> None:
+        """Sign for the servers that took over, after the comparison.
+
+        ``remembers``: whether all that was answered since a monotonic time was compared. Errors: as
+        `Link.ask`.
+        """
+        calls: list[Call] = []
+        signed: list[tuple[int, str, Server]] = []
+        for place, (server, entries) in self._taken.items():
+            before, last = self._known[place], self._last(place)
+            gone = {*self._seen.get(place, ())} - {*entries}
+            if not remembers(last.beat / 1e6 if last else self._began):
+                gone.add(f"{self.own}!")  # it cannot say
+            text = f"{' '.join(before)} 0 0"
+            calls += [("HSETNX", f"{place}:brokers", each, text) for each in sorted(gone)]
+            signed.append((len(calls), place, server))
+            calls.append(self._signature(place, _beat(), server, before))
+        replies = self._link.ask(calls)
+        for at, place, server in signed:
+            if replies[at][3]:
+                self._known[place] = server
+        self._taken.clear()
+
+    def leave(self) -> None:
+        """Sign off: this broker answers no more. Errors: as `Link.ask`."""
+        self._link.ask([self._signature(place, "") for place in self._known])
+
+    # -------------------------------------------------------------------------------------------
+
+    def _signature(
+        self, place: str, beat: str, known: Server | None = None, before: Server | None = None
+    ) -> Call:
+        nobody = ("", "", "")
+        known = known or self._known.get(place)
+        flags = ("1" if self._link.cluster else "", "1" if self._syncs else "")
+        args = (*(known or nobody), beat, *flags, *(before or nobody))
+        return script("sign", place, self.own, *args)
+
+    def _leave_places(self, places: set[str]) -> None:
+        """Leave no trace where a server has got another place, since its slots were moved."""
+        for place in places:
+            self._link.tell(("HDEL", f"{place}:brokers", self.own, _NOTE))
+            del self._known[place]
+            self._seen.pop(place, None)
+
+    def _last(self, place: str) -> Entry | None:
+        """Return this broker's last signature for the server that was, as the new one has it."""
+        entry = self._taken[place].entries.get(self.own)
+        return entry if entry and entry.server.became(self._known[place], restarted=True) else None
+
+    def _take(self, place: str, reply: Any, now: float) -> None:
+        who, term, stream, signed, flat = reply
+        server = Server(who.decode(), term.decode(), stream.decode())
+        names, texts = flat[::2], flat[1::2]
+        pairs = zip(names, texts, strict=True)
+        entries = {name.decode(): Entry.parse(text) for name, text in pairs}
+        if not signed:
+            self._taken[place] = _Taken(server, entries)
+            return
+        self._known[place] = server
+        silent = self._silent(place, server, entries, now)
+        ended = {name for name in silent if self._is_good(name, entries[name], server)}
+        if ended:
+            self._link.tell(("HDEL", f"{place}:brokers", *sorted(ended)))
+        missing = {name: entries[name] for name in silent - ended}
+        if missing and self.own == min({*entries, self.own} - silent - {_NOTE}):
+            since = min(each.at for each in missing.values())
+            texts_by_name = {name: each.text for name, each in missing.items()}
+            self.unvouched.append(Unvouched(place, server, since, texts_by_name))
+
+    def _silent(
+        self, place: str, server: Server, entries: Mapping[str, Entry], now: float
+    ) -> set[str]:
+        """Return who has signed nothing new for too long."""
+        before = self._seen.get(place, {})
+        seen = self._seen[place] = {}
+        for name, entry in entries.items():
+            text, there, since = before.get(name, (b"", server, now))
+            if (text, there) != (entry.text, server):
+                since = now
+            if name != self.own and (name or not self._is_good(name, entry, server)):
+                seen[name] = (entry.text, server, since)
+        return {name for name, (_, _, since) in seen.items() if now - since > self._lease_s}
+
+    def _is_good(self, name: str, entry: Entry, server: Server) -> bool:
+        # A restart loses nothing that was accounted for; what came later, its brokers know.
+        return entry.server.became(server, restarted=self._syncs or name == _NOTE)
+
+
+def _beat() -> str:
+    return str(int(time.monotonic() * 1e6))
