@@ -32,7 +32,7 @@ class Server(NamedTuple):
     stream: str
 
     def became(self, other: Server, *, restarted: bool) -> bool:
-        """Tell whether this is the other with all that it had; ``restarted``: or after a restart."""
+        """Tell whether this is the other now, with all that it had; maybe ``restarted``."""
         known = self.who == other.who
         return known and (self.stream == other.stream or (restarted and self.term == other.term))
 

@@ -90,4 +90,4 @@ class Witness:
         """Acknowledge again what was acknowledged: without effect where it is still known."""
         for (user, device), cursor in self._cursors.items():
             place = self._keys.place(user)
-            yield script("acknowledge", place, device, cursor, DEVICES_PER_USER_MAX, "1")
+            yield script("acknowledge", place, device, cursor, DEVICES_PER_USER_MAX, "1", "1")
