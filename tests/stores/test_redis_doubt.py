@@ -218,6 +218,9 @@ def test_a_broker_whose_signature_was_lost_as_well_is_missed_by_those_that_saw_i
     seq = send(gone, "gone")
     die(gone)
     address.fail_over()
+    clock.now_s += 60  # for so long nobody could look
+    wait(clock, alive, seconds=3)
+    assert not told(alive, seq), "it may still come"
     wait(clock, alive)
     assert told(alive, seq)
 

@@ -73,6 +73,14 @@ class _Taken(NamedTuple):
     entries: Mapping[str, Entry]
 
 
+class _Seen(NamedTuple):
+    """What another broker signed, what the server was then, and since when it is so, here."""
+
+    entry: Entry
+    server: Server
+    since: float
+
+
 #: On the roll: the server that has been accounted for. Whoever has known it before signs for it.
 _NOTE: Final = ""
 
@@ -96,12 +104,12 @@ class RollCall:
         self._syncs = syncs
         self._lease_s = lease_s
         self._began = time.monotonic()
-        self._looked_at = self._began
+        self._looked_at = self._back_at = self._began
         # By place: the server that this broker has compared with, or began with.
         self._known: dict[str, Server] = {}
         self._taken: dict[str, _Taken] = {}
-        # By place and broker: what it signed, what the server was then, and since when so.
-        self._seen: dict[str, dict[str, tuple[bytes, Server, float]]] = {}
+        # By place and broker.
+        self._seen: dict[str, dict[str, _Seen]] = {}
         #: What is in doubt now, for who is to have it marked.
         self.unvouched: list[Unvouched] = []
 
@@ -115,7 +123,7 @@ class RollCall:
         now = time.monotonic()
         self.due_at = now + BEAT_S
         if now - self._looked_at > self._lease_s:
-            self._seen.clear()  # it may have been this broker that was away
+            self._back_at = now  # it may have been this broker that was away
         places = self._link.spread(self._keys.roll)
         self._leave_places({*self._known} - {*places})
         replies = self._link.ask([self._signature(place, _beat()) for place in places])
@@ -142,7 +150,12 @@ class RollCall:
         signed: list[tuple[int, str, Server]] = []
         for place, (server, entries) in self._taken.items():
             before, last = self._known[place], self._last(place)
-            gone = {*self._seen.get(place, ())} - {*entries}
+            # Who had signed before this broker's last signature, and is not there, has signed off.
+            gone = {
+                name
+                for name, seen in self._seen.get(place, {}).items()
+                if name not in entries and seen.entry.at > (last.at if last else 0)
+            }
             if not remembers(last.beat / 1e6 if last else self._began):
                 gone.add(f"{self.own}!")  # it cannot say
             text = f"{' '.join(before)} 0 0"
@@ -209,12 +222,14 @@ class RollCall:
         before = self._seen.get(place, {})
         seen = self._seen[place] = {}
         for name, entry in entries.items():
-            text, there, since = before.get(name, (b"", server, now))
-            if (text, there) != (entry.text, server):
-                since = now
-            if name != self.own and (name or not self._is_good(name, entry, server)):
-                seen[name] = (entry.text, server, since)
-        return {name for name, (_, _, since) in seen.items() if now - since > self._lease_s}
+            if name == self.own or (name == _NOTE and self._is_good(name, entry, server)):
+                continue
+            known = before.get(name)
+            if known is None or (known.entry, known.server) != (entry, server):
+                known = _Seen(entry, server, now)
+            seen[name] = known
+        waited_from = now - self._lease_s
+        return {name for name, each in seen.items() if max(each.since, self._back_at) < waited_from}
 
     def _is_good(self, name: str, entry: Entry, server: Server) -> bool:
         # A restart loses nothing that was accounted for; what came later, its brokers know.
