@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from broker.core.model import Lost
-from broker.stores.redis import RedisStore, rollcall, witness
+from broker.stores.redis import RedisStore, rollcall, rooms, witness
 from broker.stores.redis import store as store_module
 from broker.stores.redis.link import script
 from tests.stores import redis_server
@@ -430,8 +430,24 @@ def test_an_acknowledgement_above_what_is_left_is_made_again_as_it_was(
     assert ack(one, 0) == seq
 
 
+def test_after_a_failover_what_was_there_before_may_have_been_given(
+    address: Address, start: Start, clock: Clock
+) -> None:
+    """That it was given is noted in the mailbox, and that may be lost."""
+    store = with_users(start(), "bob")
+    given = send(store, "kept")
+    address.cut()
+    assert ids(store) == ["kept"]
+    address.fail_over()
+    assert read(store).delivered >= given
+    wait(clock, store)
+    later = start()
+    for each in (store, later):
+        assert given <= read(each, device="phone").delivered < send(each, each._roll.own)
+
+
 def test_a_loss_is_a_range_from_where_the_first_may_be_missing() -> None:
-    gone = store_module.Gone
+    gone = rooms.Gone
     assert store_module._lost(10, [gone(0, 10, 4), gone(0, 0, 0)]) is None
     assert store_module._lost(10, [gone(0, 20, 4)]) == Lost(5, 20)
     assert store_module._lost(3, [gone(0, 20, 7), gone(0, 9, 9)]) == Lost(4, 20)

@@ -87,7 +87,7 @@ class Doubts:
         )
         if self._closing.is_set():
             return
-        here = f"{' '.join(doubt.server)} 0 {doubt.since}"
+        here = f"{' '.join(doubt.server)} {doubt.began} {doubt.since}"
         flat = [each for pair in doubt.missing.items() for each in pair]
         link.one(script("settle", doubt.place, here, *flat))
         log.error("%d mailboxes are marked", marked)

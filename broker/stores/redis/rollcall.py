@@ -40,7 +40,8 @@ class Server(NamedTuple):
 class Entry(NamedTuple):
     """A signature: for which server, a number of the broker's, and the server's time then, in us.
 
-    The number is the broker's clock in microseconds; 0 of one that cannot sign any more.
+    The number is the broker's clock in microseconds; 0 of one that cannot sign any more. Of the
+    note it is since when the server has been the one, by its own time; 0: always.
     """
 
     server: Server
@@ -64,6 +65,8 @@ class Unvouched(NamedTuple):
     server: Server
     since: int
     missing: Mapping[str, bytes]
+    #: When the server had taken over, by its own time.
+    began: int
 
 
 class _Taken(NamedTuple):
@@ -110,6 +113,8 @@ class RollCall:
         self._taken: dict[str, _Taken] = {}
         # By place and broker.
         self._seen: dict[str, dict[str, _Seen]] = {}
+        #: By place: a server that has taken over, and since when it is the one, by its own time.
+        self.took_over: dict[str, tuple[Server, int]] = {}
         #: What is in doubt now, for who is to have it marked.
         self.unvouched: list[Unvouched] = []
 
@@ -139,6 +144,14 @@ class RollCall:
         """Return up to which sequence the servers that were found have everything; 0: unknown."""
         found = [self._last(place) for place in self._taken]
         return min((each.at if each else 0 for each in found), default=0)
+
+    def began(self, place: str) -> int:
+        """Return when the server of a mailbox took over, in us of its own time; 0: it has not.
+
+        What was noted before in the mailbox, but for its messages, may be lost.
+        """
+        beside = self._link.beside(place)
+        return max((at for roll, (_, at) in self.took_over.items() if beside(roll)), default=0)
 
     def vouch(self, remembers: Callable[[float], bool]) -> None:
         """Sign for the servers that took over, after the comparison.
@@ -180,7 +193,8 @@ class RollCall:
         nobody = ("", "", "")
         known = known or self._known.get(place)
         flags = ("1" if self._link.cluster else "", "1" if self._syncs else "")
-        args = (*(known or nobody), beat, *flags, *(before or nobody))
+        began = self.took_over[place][1] if before else 0
+        args = (*(known or nobody), beat, *flags, *(before or nobody), began)
         return script("sign", place, self.own, *args)
 
     def _leave_places(self, places: set[str]) -> None:
@@ -189,6 +203,7 @@ class RollCall:
             self._link.tell(("HDEL", f"{place}:brokers", self.own, _NOTE))
             del self._known[place]
             self._seen.pop(place, None)
+            self.took_over.pop(place, None)
 
     def _last(self, place: str) -> Entry | None:
         """Return this broker's last signature for the server that was, as the new one has it."""
@@ -196,11 +211,12 @@ class RollCall:
         return entry if entry and entry.server.became(self._known[place], restarted=True) else None
 
     def _take(self, place: str, reply: Any, now: float) -> None:
-        who, term, stream, signed, flat = reply
+        who, term, stream, signed, flat, time_us = reply
         server = Server(who.decode(), term.decode(), stream.decode())
         names, texts = flat[::2], flat[1::2]
         pairs = zip(names, texts, strict=True)
         entries = {name.decode(): Entry.parse(text) for name, text in pairs}
+        self._note_beginning(place, server, entries.get(_NOTE), time_us, signed=bool(signed))
         if not signed:
             self._taken[place] = _Taken(server, entries)
             return
@@ -213,7 +229,21 @@ class RollCall:
         if missing and self.own == min({*entries, self.own} - silent - {_NOTE}):
             since = min(each.at for each in missing.values())
             texts_by_name = {name: each.text for name, each in missing.items()}
-            self.unvouched.append(Unvouched(place, server, since, texts_by_name))
+            began = self.took_over[place][1] if place in self.took_over else 0
+            self.unvouched.append(Unvouched(place, server, since, texts_by_name, began))
+
+    def _note_beginning(
+        self, place: str, server: Server, note: Entry | None, time_us: int, *, signed: bool
+    ) -> None:
+        """Keep since when a server is the one: what the note says, or where it is old, now."""
+        before = self.took_over.get(place)
+        if before and before[0].became(server, restarted=True):
+            return
+        if signed and (note is None or self._is_good(_NOTE, note, server)):
+            if note and note.beat:
+                self.took_over[place] = (server, note.beat)
+        else:
+            self.took_over[place] = (server, time_us)
 
     def _silent(
         self, place: str, server: Server, entries: Mapping[str, Entry], now: float

@@ -228,6 +228,8 @@ class RedisStore:
         if taken and reply[6]:
             self._link.tell(script("give", place, device, taken[-1].seq))
         more = bool(cut) or len(waiting) > len(taken)
+        if self._roll.took_over:  # what was noted as given before may be lost
+            delivered = max(delivered, self._roll.began(place))
         gone = [Gone(0, purged, purged), Gone(0, lost, low), *rooms]
         return Page(taken, more, cursor, delivered, last, _lost(cursor, gone))
 
