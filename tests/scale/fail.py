@@ -3,8 +3,8 @@
 Five faults, each on brokers and a Cluster of its own: kill -9 of a broker; kill -9 of a primary; a
 primary that stands still (SIGSTOP) and later goes on; kill -9 of a primary whose replica had not
 heard of it for a second, so that what was answered OK meanwhile is gone for certain; the same
-of a machine that a broker is on as well, so that nobody knows what that one had answered. Each comes
-back after a while. Callers send one message at a time, at a pace of theirs; readers read and
+of a machine with a broker on it, so that nobody knows what that one had answered. Each comes back
+after a while. Callers send one message at a time, at a pace of theirs; readers read and
 acknowledge. The checker tells which messages are gone, and whether their readers were told.
 """
 
@@ -46,7 +46,7 @@ HELP = "kill -9 of a broker, of a primary, a primary that stands still: back whe
 #: The load runs undisturbed until then.
 _FAULT_AT_S: Final = 3.0
 _LAG_S: Final = 1.0
-#: So long that a broker is given up before the end, 5 s after the failover, and what it knew doubted.
+#: A broker that ended is given up 5 s after the failover; what it knew is in doubt before the end.
 _SECONDS: Final = 18.0
 
 
