@@ -208,6 +208,21 @@ def test_where_nobody_lived_through_it_the_next_one_has_everybody_told(
     assert told(later, seq)
 
 
+def test_also_where_the_roll_that_is_left_names_nobody(
+    address: Address, start: Start, clock: Clock
+) -> None:
+    with_users(start(), "bob").close()
+    address.cut()
+    gone = start()
+    seq = send(gone, "gone")
+    die(gone)
+    address.fail_over()
+    assert roll(address) == set()
+    later = start()
+    wait(clock, later)
+    assert told(later, seq)
+
+
 def test_a_broker_whose_signature_was_lost_as_well_is_missed_by_those_that_saw_it(
     address: Address, start: Start, clock: Clock
 ) -> None:
