@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 
 from broker.core.ports import StoreUnavailableError
 from broker.stores.redis import RedisStore
+from broker.stores.redis.link import script
 from tests.stores import redis_server
 from tests.stores.engines import absent
 from tests.stores.redis_server import DEADLINE_S, Cluster, Server, poll
@@ -18,6 +21,8 @@ from tests.stores.test_redis_cluster import USERS, moving
 from tests.stores.test_redis_doubt import die, told
 
 NUMBERS = count(1)
+OPERATIONS = Path(__file__).parents[2] / "docs" / "OPERATIONS.md"
+RIGHTS = re.compile(r"user kotak on >PASSWORD (.*)")
 #: Longer than a broker is waited for, with the time-out below.
 OPTIONS = "?timeout_ms=500"
 LEASE_S = 2.0
@@ -83,6 +88,49 @@ def test_a_machine_that_takes_a_broker_along_leaves_its_mailboxes_in_doubt(
     for user in {*USERS} - doubted:
         assert read(alive, user).lost is None, user
     alive.close()
+
+
+@pytest.mark.slow
+def test_a_takeover_by_hand_that_breaks_no_connection_is_noticed_before_the_next_append(
+    own_cluster: Cluster,
+) -> None:
+    one, other = (RedisStore(f"{own_cluster.url}{OPTIONS}") for _ in range(2))
+    with_users(one, *USERS)
+    assert go_on(one, other, until=lambda: True)
+    before = own_cluster.holder(one._keys.place("bob"))
+    replica = replica_of(own_cluster, before)
+    replica.tell("CONFIG", "SET", "masteruser", "nobody", "masterauth", "nothing")
+    before.tell("CLIENT", "KILL", "TYPE", "replica")  # which cannot come back
+    seq = send(one, "gone")
+    replica.tell("CLUSTER", "FAILOVER", "TAKEOVER")
+    poll(lambda: not is_primary(before))
+    assert go_on(other, until=lambda: bool(send(other, "m2")))
+    one._roll.due_at = float("inf")
+    assert send(one, "m3") > seq
+    assert told(other, seq)
+    for store in (one, other):
+        store.close()
+
+
+@pytest.mark.slow
+def test_the_documented_rights_are_enough() -> None:
+    """As docs/OPERATIONS.md lists them."""
+    cluster = redis_server.shared_cluster()
+    rights = RIGHTS.search(OPERATIONS.read_text(encoding="utf-8"))
+    assert rights is not None
+    for server in cluster.primaries:
+        words = [each for each in rights[1].split() if each != "+waitaof"]
+        server.tell("ACL", "SETUSER", "kotak", "on", ">secret", *words)
+    store = RedisStore(cluster.url.replace("://", "://kotak:secret@") + OPTIONS)
+    with_users(store, *USERS)
+    for user in USERS:
+        ack(store, send(store, "m1", to=user), user)
+        assert store._link.one(script("doubt", store._keys.place(user), 1, 7)) == 1
+        assert read(store, user).lost is not None
+    assert go_on(store, until=lambda: len(store._roll._known) == len(cluster.primaries))
+    store.close()
+    for server in cluster.primaries:
+        server.tell("ACL", "DELUSER", "kotak")
 
 
 @pytest.mark.slow
