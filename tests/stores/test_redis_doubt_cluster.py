@@ -62,6 +62,12 @@ def replica_of(cluster: Cluster, server: Server) -> Server:
     return cluster.replicas[cluster.primaries.index(server)]
 
 
+def epochs(server: Server) -> set[bytes]:
+    """Return the terms of the primaries, as a server knows them: all different, after a while."""
+    lines = server.tell("CLUSTER", "NODES").splitlines()
+    return {line.split()[6] for line in lines if b"master" in line} - {b"0"}
+
+
 def is_primary(server: Server) -> bool:
     return bool(server.tell("ROLE")[0] == b"master")
 
@@ -99,6 +105,7 @@ def test_a_takeover_by_hand_that_breaks_no_connection_is_noticed_before_the_next
     assert go_on(one, other, until=lambda: True)
     before = own_cluster.holder(one._keys.place("bob"))
     replica = replica_of(own_cluster, before)
+    poll(lambda: len(epochs(replica)) == len(own_cluster.primaries))
     replica.tell("CONFIG", "SET", "masteruser", "nobody", "masterauth", "nothing")
     before.tell("CLIENT", "KILL", "TYPE", "replica")  # which cannot come back
     seq = send(one, "gone")
