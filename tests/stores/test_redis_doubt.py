@@ -285,6 +285,20 @@ def test_of_two_brokers_the_other_goes_on_where_one_ends_in_the_midst(
     assert told(second, seq)
 
 
+def test_a_restart_loses_what_a_server_had_not_synced(
+    address: Address, start: Start, clock: Clock
+) -> None:
+    address.tell("CONFIG", "SET", "appendfsync", "everysec")
+    gone, alive = start(), start()
+    with_users(gone, "bob")
+    seq = send(gone, "m1")
+    die(gone)
+    address.kill()
+    address.start()
+    wait(clock, alive)
+    assert told(alive, seq), "nobody knows that it is there, nor what else was"
+
+
 def test_a_mailbox_is_marked_once_for_one_doubt(start: Start) -> None:
     store = with_users(start(), "bob")
     mark = script("doubt", store._keys.place("bob"), 5, 77)

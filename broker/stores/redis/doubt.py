@@ -75,9 +75,8 @@ class Doubts:
 
     def _mark_all(self, link: Link, doubt: Unvouched) -> None:
         log.error(
-            "a Redis server took over, and %d that used the one before do not tell what they had"
-            " answered: the readers of all its mailboxes are told that messages may be lost",
-            len(doubt.missing),
+            "a Redis server took over, and not all that used the one before tell what they had"
+            " answered: the readers of all its mailboxes are told that messages may be lost"
         )
         beside = link.beside(doubt.place)
         marked = sum(
