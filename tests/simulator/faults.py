@@ -6,7 +6,7 @@ there, and what the engine had committed is all that is left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -21,6 +21,7 @@ from broker.core.ports import (
     StoreUnavailableError,
 )
 from broker.stores import LocalStore
+from broker.wire.commands import ChatArgs
 from broker.wire.errors import WireError
 
 Kind = Literal["crash", "fail", "outage"]
@@ -169,6 +170,13 @@ class FaultyStore(Alone):
         return self._engine.append(
             to, sender, message_id, text, now_ms, ttl_ms=ttl_ms, refusal=refusal
         )
+
+    def append_all(
+        self, sender: str, letters: Sequence[ChatArgs], now_ms: int
+    ) -> Sequence[Receipt | WireError]:
+        self._faults.step("append")
+        self._faults.take_room()
+        return self._engine.append_all(sender, letters, now_ms)
 
     def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
         self._faults.step("read")
