@@ -14,7 +14,8 @@
 
 L7 is judged where the history records it: `redelivered` must stand at what this reader was given
 before, and must not at what was certainly never given; an epoch does not change in silence. What
-lies in a range that its reader was told to be lost is no breach of L1.
+lies in a range that its reader was told to be lost is no breach of L1. Nor is it one of L5 or L6
+that a message is stored anew whose first copy was lost so, unanswered: its id went with it.
 
 An operation without an answer may have happened at any time after it was invoked, or never. The
 work is linear in the messages: sends are hashed by (sender, id), and all operations on a mailbox
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -287,13 +288,16 @@ class _Reader:
         # The furthest message of each sender that a completed read has returned.
         self._furthest: dict[str, tuple[int, Seen, Read]] = {}
         self._completed: set[Key] = set()
+        self._copies: set[tuple[str, str, int | None]] = set()
         # How many reads so far returned a message; what was sent before then may have been given
         # to this reader unseen; the epoch that its last answer named.
         self._given: Counter[Key] = Counter()
         self._doubt_until: float = 0
         self._epoch: int | None = None
+        self._losses: list[HistoryLost] = []
 
-    def sweep(self, operations: Iterable[Operation]) -> None:
+    def sweep(self, operations: Sequence[Operation]) -> None:
+        self._losses = [each for each in operations if isinstance(each, HistoryLost)]
         for _, completed, operation in _events(operations):
             if isinstance(operation, Ack):
                 self._complete_ack(operation)
@@ -324,6 +328,7 @@ class _Reader:
                 continue
             self._judge_mark_too_many(read, seen, message)
             self._completed.add(key)
+            self._copies.add((*key, seen.seq))
             if read.taken:
                 self._taken[key] = read
             i = message.sends[0].i
@@ -380,7 +385,7 @@ class _Reader:
         key = (seen.sender, seen.id)
         self._given[key] += 1
         self._verdict.told += seen.redelivered is not None
-        if seen.redelivered is False and key in self._completed:
+        if seen.redelivered is False and (*key, seen.seq) in self._copies:
             sentence = "a message was given again without the mark `redelivered`"
             before = self._first_sighting(message)
             self._verdict.add(TOLD, sentence, *before, _only(read, seen))
@@ -404,7 +409,7 @@ class _Reader:
 
     def _judge_copies(self, read: Read, seen: Seen, message: Message) -> None:
         """L5, L6: one sequence for a message, one message for a sequence."""
-        if message.stored_again(seen.seq):
+        if message.stored_again(seen.seq) and not self._is_stored_anew(message):
             others = [message.answered or message.sends[0]]
             before = self._first_sighting(message)
             sentence = f"a message is stored {len(message.seqs)} times"
@@ -417,6 +422,14 @@ class _Reader:
             other = Seen(seen.seq, *named, digest=0)
             sentence = "one sequence names two messages of a mailbox"
             self._verdict.add("L5", sentence, _only(where, other), _only(read, seen))
+
+    def _is_stored_anew(self, message: Message) -> bool:
+        """Tell whether all copies but the last were lost unanswered, as their reader was told."""
+        answered = {send.seq for send in message.sends}
+        return all(
+            seq not in answered and any(lost.first <= seq <= lost.last for lost in self._losses)
+            for seq in sorted(message.seqs)[:-1]
+        )
 
     @staticmethod
     def _first_sighting(message: Message) -> list[Record]:

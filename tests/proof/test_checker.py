@@ -252,6 +252,22 @@ class TestL7WhoLostHistoryIsTold:
         assert laws(send(6, 6), self.LOST, END) == {"L1"}
         assert laws(send(1, 1), self.LOST._replace(user="eve"), END) == {"L1"}
 
+    def test_a_message_may_be_stored_anew_whose_first_copy_was_lost_unanswered(self) -> None:
+        """It was read; then it was lost, with its id; then its sender repeated it."""
+        anew = Seen(9, "ann", "m1", 101)
+        records = (send(1, 9), read(50, seen(1, 1)), read(70, anew))
+        assert laws(*records) == {"L5"}
+        assert laws(*records, self.LOST) == set()
+        assert laws(*records, self.LOST._replace(first=2)) == {"L5"}
+        assert laws(*records, send(1, 1, at=12), self.LOST) == {"L5"}, "it was answered"
+        marked = [
+            handed(at, 1, redelivered=False)._replace(messages=(anew._replace(redelivered=False),))
+            for at in (70, 80)
+        ]
+        first = handed(50, 1, redelivered=False)
+        assert laws(send(1, 9), first, marked[0], self.LOST) == set()
+        assert laws(send(1, 9), first, *marked, self.LOST) == {"L7"}
+
     def test_acknowledgements_may_be_undone_when_this_was_told(self) -> None:
         records = (send(1, 1), read(50, seen(1, 1)), ack(55, 1))
         assert laws(*records, self.LOST, read(70, seen(1, 1))) == set()

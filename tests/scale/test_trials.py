@@ -126,7 +126,7 @@ class TestFail:
         assert "never" in shown(fail._table([seen]))
 
     def test_all_is_what_a_promise_is_made_for(self) -> None:
-        assert fail._named("all") == ["broker", "primary", "standstill", "behind"]
+        assert fail._named("all") == ["broker", "primary", "standstill", "behind", "machine"]
         assert fail._named("machine") == ["machine"]
 
     def test_a_fault_strikes_in_its_time_and_the_doubt_lasts_until_it_is_mended(self) -> None:

@@ -7,8 +7,10 @@ end. The keys of a mailbox are listed, with types and expiries, at the head of e
 Fields of a mailbox's ``:meta``: ``born``; ``last`` sequence; ``n`` messages and ``b`` bytes that
 count against the limits (unread ones, or all that a room keeps), ``rb`` bytes read and kept; ``f``
 the furthest cursor; ``given`` the highest sequence given to anybody; ``purged`` the highest deleted
-before everybody had read it; ``w`` when the ids' generation began; ``c:DEVICE`` and ``d:DEVICE``
-what a reader has acknowledged and was given, ``c:`` and ``d:`` those of the user.
+before everybody had read it, ``swept`` the highest that is kept no longer; ``from`` and ``lost``:
+what lies above the one and up to the other may be gone, ``doubt``: the name of the last doubt that
+said so; ``w`` when the ids' generation began; ``c:DEVICE`` and ``d:DEVICE`` what a reader has
+acknowledged and was given, ``c:`` and ``d:`` those of the user.
 
 ``:box`` is a sorted set, not a stream: a stream's first node takes 4 KiB. A message of 100 bytes
 takes, alone in its mailbox, 1 120 bytes here and 4 350 in a stream; among ten 350 and 435; among a
@@ -60,6 +62,10 @@ class Keys:
     def mailbox(self, name: str) -> list[str]:
         """Return all keys of a mailbox."""
         return [self.of(name, what) for what in MAILBOX]
+
+    def roll(self, number: int) -> str:
+        """Return one of the places that a roll of brokers may have: each in a slot of its own."""
+        return f"{self._prefix}:{{b:{number}}}"
 
     def session(self, digest: str) -> str:
         return f"{self._prefix}:{{s:{digest}}}"

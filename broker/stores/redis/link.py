@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from importlib import resources
+from itertools import count
 from typing import Any, Final
 
 from redis.exceptions import (
@@ -104,10 +105,11 @@ class Link:
 
     def __init__(self, url: RedisUrl) -> None:
         self._nodes: Nodes = nodes_of(url)
+        self.cluster = url.cluster
         self._told: list[tuple[Call, OnReply | None]] = []
         self._confirm: Call | None = None
         self._replicas = 0
-        self._lost: Callable[[], None] = lambda: None
+        self._changed: Callable[[], None] = lambda: None
         self._comparing = False
         try:
             self.everywhere("PING")
@@ -121,9 +123,12 @@ class Link:
         wait: Call = ("WAITAOF", 1, count, patience_ms) if fsync else ("WAIT", count, patience_ms)
         self._confirm, self._replicas = wait, count
 
-    def when_lost(self, compare: Callable[[], None]) -> None:
-        """Have ``compare`` called after a loss, before anything is repeated on the new one."""
-        self._lost = compare
+    def when_changed(self, compare: Callable[[], None]) -> None:
+        """Have ``compare`` called before anything is sent to a server that may be another one.
+
+        After a loss, that is, on a new connection, or when a slot is somewhere else.
+        """
+        self._changed = compare
 
     @property
     def losses(self) -> int:
@@ -175,6 +180,25 @@ class Link:
         """Ask every primary server the same. Errors: `RedisError`, `OSError`."""
         return [node.ask(*call) for node in self._nodes.primaries()]
 
+    def spread(self, place: Callable[[int], str]) -> list[str]:
+        """Return a place on each primary: the first of a series. Errors: as `ask`."""
+        try:
+            wanted, found = len(self._nodes.primaries()), dict[Node, str]()
+            for number in count():
+                found.setdefault(self._nodes.of(("", place(number))), place(number))
+                if len(found) >= wanted:
+                    break
+        except ERRORS as error:
+            raise judged(error) from error
+        return list(found.values())
+
+    def beside(self, place: str) -> Callable[[str], bool]:
+        """Return what tells which places are on the server of this one, now. Errors: as `ask`."""
+        try:
+            return self._nodes.beside(place)
+        except ERRORS as error:
+            raise judged(error) from error
+
     def close(self) -> None:
         self._nodes.close()
 
@@ -217,9 +241,11 @@ class Link:
         return replies
 
     def _compare(self) -> None:
+        if self._comparing:
+            return
         self._comparing = True
         try:
-            self._lost()
+            self._changed()
         finally:
             self._comparing = False
 
@@ -229,9 +255,11 @@ class Link:
         by_node: defaultdict[Node, list[int]] = defaultdict(list)
         for at in left:
             by_node[asking.get(at) or self._nodes.of(calls[at])].append(at)
-        for node in by_node:
-            if not node.prepared:  # or what is behind a script it lacks would come before it
-                _load_scripts(node)
+        strangers = [node for node in by_node if not node.prepared]
+        for node in strangers:  # or what is behind a script it lacks would come before it
+            _load_scripts(node)
+        if strangers:
+            self._compare()
         return by_node
 
     def _round(
@@ -284,6 +312,7 @@ class Link:
     ) -> list[int]:
         """Return which calls have to be sent again, and see to it that they will be answered."""
         again: list[int] = []
+        moved = False
         asking.clear()
         for node, places in by_node.items():
             lacking = False
@@ -294,11 +323,14 @@ class Link:
                 again.append(at)
                 lacking = lacking or isinstance(reply, NoScriptError)
                 if isinstance(reply, MovedError):
+                    moved = True
                     self._nodes.look_again()
                 elif isinstance(reply, AskError):
                     asking[at] = self._nodes.moved_to(reply.host, reply.port)
             if lacking:  # a server that was started anew, or has become a primary
                 _load_scripts(node)
+        if moved:  # or a replica has taken over, on a connection that is there
+            self._compare()
         again.sort()
         return again
 

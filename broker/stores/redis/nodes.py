@@ -113,6 +113,9 @@ class Nodes(Protocol):
     def of(self, call: Call) -> Node:
         """Return the server that has the call's key. Errors: as `Node.ask`."""
 
+    def beside(self, key: str) -> Callable[[str], bool]:
+        """Return what tells whether a key is now where this one is. Errors: as `Node.ask`."""
+
     def moved_to(self, host: str, port: int) -> Node:
         """Return a server that another one named."""
 
@@ -140,6 +143,10 @@ class OneNode:
     def of(self, call: Call) -> Node:
         del call
         return self._node
+
+    def beside(self, key: str) -> Callable[[str], bool]:
+        del key
+        return lambda _: True
 
     def moved_to(self, host: str, port: int) -> Node:
         raise ClusterDownError(f"{host}:{port} is of a cluster: begin with redis+cluster://")
@@ -196,6 +203,11 @@ class ClusterNodes:
             self._find_out()
         key = call[3] if call[0] == "EVALSHA" else call[1]
         return self._by_slot[key_slot(key.encode())]
+
+    def beside(self, key: str) -> Callable[[str], bool]:
+        node = self.of(("", key))
+        by_slot = self._by_slot  # as it is: what is moved meanwhile was here
+        return lambda other: by_slot[key_slot(other.encode())] is node
 
     def moved_to(self, host: str, port: int) -> Node:
         return self._node((host, port))

@@ -32,11 +32,12 @@ class Seat(NamedTuple):
     position: int
 
 
-class Purged(NamedTuple):
-    """What a room has deleted: all up to ``seq``, for those who read above ``since``."""
+class Gone(NamedTuple):
+    """What is not there, or may not be: above ``low``, up to ``seq``, for those above ``since``."""
 
     since: int
     seq: int
+    low: int
 
 
 class Rooms:
@@ -112,7 +113,7 @@ class Rooms:
 
     # --- pulling -----------------------------------------------------------------------------
 
-    def pull(self, user: str, flat: object) -> list[Purged]:
+    def pull(self, user: str, flat: object) -> list[Gone]:
         """Bring into a mailbox what its rooms have; return what they have deleted.
 
         ``flat`` is what the user's ``:rooms`` holds.
@@ -123,17 +124,17 @@ class Rooms:
             for room, seat in seats.items()
         ]
         args: list[Any] = []
-        purged: list[Purged] = []
+        gone: list[Gone] = []
         for (room, seat), reply in zip(seats.items(), self._link.ask(peeks), strict=True):
             if reply == b"absent":
                 continue
-            _, deleted, position, seqs = reply
-            purged.append(Purged(seat.since, deleted))
+            _, purged, position, seqs, lost, low = reply
+            gone += (Gone(seat.since, purged, purged), Gone(seat.since, lost, low))
             if position > seat.position:
                 args += [room, seat.position, position, len(seqs), *seqs]
         if args:
             self._link.one(script("pull", self._keys.place(user), *args))
-        return purged
+        return gone
 
     def resolve(self, user: str, pointers: Sequence[Any]) -> tuple[list[Message], bool]:
         """Fetch what pointers lead to; tell whether some led nowhere, which are dropped then.

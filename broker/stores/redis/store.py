@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, cast
 
@@ -42,6 +42,7 @@ from broker.core.ports import (
 )
 from broker.core.rates import SendLimits
 from broker.core.shared_limits import Claim, Grant, Tried
+from broker.stores.redis.doubt import Doubts
 from broker.stores.redis.keys import Keys
 from broker.stores.redis.limits import SharedLimits
 from broker.stores.redis.link import Call, Link, script
@@ -49,7 +50,8 @@ from broker.stores.redis.messages import messages
 from broker.stores.redis.news import Listener
 from broker.stores.redis.receipts import Promised
 from broker.stores.redis.records import Records
-from broker.stores.redis.rooms import Purged, Rooms
+from broker.stores.redis.rollcall import BEAT_S, RollCall
+from broker.stores.redis.rooms import Gone, Rooms
 from broker.stores.redis.sent import Sent
 from broker.stores.redis.server import check_server
 from broker.stores.redis.telling import Teller
@@ -82,6 +84,15 @@ class RedisStore:
             self.epoch = self._settle_epoch()
             self._losses = self._link.losses
             self._witness = Witness(self._keys, retention_ms=limits.retention_read_ms)
+            self._roll = RollCall(
+                self._link,
+                self._keys,
+                syncs=self.durability == "fsync",
+                # Two answers that do not come, and what an idle broker takes to notice.
+                lease_s=2 * where.timeout_ms / 1_000 + BEAT_S,
+                # Where replicas confirm, a failover loses nothing that was answered.
+                needed=not where.replicas,
+            )
         except BaseException as error:
             self._link.close()
             if isinstance(error, StoreUnavailableError):
@@ -89,8 +100,9 @@ class RedisStore:
             raise
         self._teller = Teller(self._link, self._keys)
         self._listener = Listener(where, self._keys)
+        self._doubts = Doubts(where, self._keys)
+        self._link.when_changed(self._look)
         self._shared_limits = SharedLimits(self._link, self._keys, self._teller.own)
-        self._link.when_lost(self._compare)
         self._records = Records(self._link, self._keys, self._teller.changed)
         self._rooms = Rooms(self._link, self._keys)
         self._sent = Sent(self._link, self._keys)
@@ -112,25 +124,39 @@ class RedisStore:
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        self._sent.tell()  # of the batch before
         try:
             if self._losses != self._link.losses:
-                self._compare()
+                self._look()
+            elif time.monotonic() >= self._roll.due_at:
+                self._attend()
+            self._sent.tell()  # of the batch before
             yield
             self._link.flush()
             self._teller.publish()  # what has changed, now that it has
         finally:
             self._link.drop()
 
-    def _compare(self) -> None:
-        """Look whether the server that is there now has what this broker answered for."""
+    def _attend(self) -> None:
+        """Sign the roll, and have marked what others leave in doubt; later, where it fails."""
+        with suppress(StoreUnavailableError):  # of one server; the batch may concern others
+            self._look()
+            self._doubts.settle(self._roll.unvouched)
+
+    def _look(self) -> None:
+        """Look whether the servers are those that this broker knows; if not, compare."""
         losses = self._link.losses
+        if self._roll.call() or losses != self._losses:
+            self._compare()
+            self._losses = losses
+
+    def _compare(self) -> None:
+        """Look whether the servers that are there now have what this broker answered for."""
         self._require_epoch()
-        missing = self._link.mend([*self._witness.questions()]).count(1)
+        missing = self._link.mend([*self._witness.questions(self._roll.since)]).count(1)
         self._link.mend([*self._witness.repetitions()])
         if missing:
             log.error("Redis has lost messages of %d mailboxes: their readers are told", missing)
-        self._losses = losses
+        self._roll.vouch(self._witness.remembers)
 
     def _require_epoch(self) -> None:
         """Errors: `StoreFailedError`, where this is no longer the store that was opened."""
@@ -205,7 +231,7 @@ class RedisStore:
         if stale:  # some pointers led nowhere and are dropped: once more, for a whole page
             reply, rooms = self._with_rooms(user, reading)
             found, _ = self._rooms.resolve(user, reply[6])
-        cursor, delivered, last, purged, rows, cut, _ = reply
+        cursor, delivered, last, purged, rows, cut, _, lost, low = reply
         given = self._witness.given(user)
         if last < given and self._link.one(self._witness.question(user, given)):
             return self.read(user, device, after, limit, bytes_max)  # which tells of the loss
@@ -214,7 +240,10 @@ class RedisStore:
         if taken and reply[6]:
             self._link.tell(script("give", place, device, taken[-1].seq))
         more = bool(cut) or len(waiting) > len(taken)
-        return Page(taken, more, cursor, delivered, last, _lost(cursor, purged, rooms))
+        if self._roll.took_over:  # what was noted as given before may be lost
+            delivered = max(delivered, self._roll.began(place))
+        gone = [Gone(0, purged, purged), Gone(0, lost, low), *rooms]
+        return Page(taken, more, cursor, delivered, last, _lost(cursor, gone))
 
     def acknowledge(self, user: str, device: str, seq: int) -> int:
         place = self._keys.place(user)
@@ -225,12 +254,12 @@ class RedisStore:
         self._witness.acknowledged(user, device, cursor)
         return int(cursor)
 
-    def _with_rooms(self, user: str, call: Callable[[str], Call]) -> tuple[Any, list[Purged]]:
+    def _with_rooms(self, user: str, call: Callable[[str], Call]) -> tuple[Any, list[Gone]]:
         """Make a call on a user's mailbox, and again when its rooms had to be pulled first.
 
         Errors: ``no_such_user``.
         """
-        rooms: list[Purged] = []
+        rooms: list[Gone] = []
         reply = self._link.one(call(""))
         if reply != b"absent" and reply[0] == b"pull":
             rooms = self._rooms.pull(user, reply[1])
@@ -398,8 +427,11 @@ class RedisStore:
         try:
             self._sent.tell()
             self._link.flush()
+            self._look()
+            self._roll.leave()
         except Exception:  # noqa: BLE001, S110 - best effort: no promise rests on it
             pass
+        self._doubts.close()
         self._listener.close()
         self._link.close()
 
@@ -416,8 +448,9 @@ def _refusal(reply: Any, refusal: WireError | None, *, room: bool) -> WireError:
     return no_such_room() if room else no_such_user()
 
 
-def _lost(cursor: int, purged: int, rooms: Sequence[Purged]) -> Lost | None:
-    gone = [room.seq for room in rooms if max(cursor, room.since) < room.seq]
-    if cursor < purged:
-        gone.append(purged)
-    return Lost(cursor + 1, max(gone)) if gone else None
+def _lost(cursor: int, gone: Iterable[Gone]) -> Lost | None:
+    told = [each for each in gone if max(cursor, each.since) < each.seq]
+    if not told:
+        return None
+    first = 1 + min(cursor, *(max(each.low, each.since) for each in told))
+    return Lost(first, max(each.seq for each in told))

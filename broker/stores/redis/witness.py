@@ -35,11 +35,13 @@ class Witness:
         self, keys: Keys, *, retention_ms: int, witnessed_max: int = WITNESSED_MAX
     ) -> None:
         self._keys = keys
-        self._fresh_s = min(_FRESH_MS_MAX, retention_ms) / 1_000
+        # Half: brokers that tidy may have clocks that are ahead.
+        self._fresh_s = min(_FRESH_MS_MAX, retention_ms // 2) / 1_000
         self._max = witnessed_max
         # Oldest first: the highest sequence given in a mailbox, and when.
         self._given: dict[str, tuple[int, float]] = {}
         self._cursors: dict[tuple[str, str], int] = {}
+        self._forgotten_at = 0.0
 
     def given(self, name: str) -> int:
         """Return the highest sequence that was given in a mailbox; 0: not remembered."""
@@ -53,7 +55,7 @@ class Witness:
             seq = known[0]
         self._given[name] = (seq, time.monotonic())
         if len(self._given) > self._max:
-            del self._given[next(iter(self._given))]
+            _, self._forgotten_at = self._given.pop(next(iter(self._given)))
 
     def acknowledged(self, user: str, device: str, cursor: int) -> None:
         """Remember a cursor that a reader is told."""
@@ -68,17 +70,24 @@ class Witness:
         for reader in [each for each in self._cursors if each[0] == name]:
             del self._cursors[reader]
 
-    def questions(self) -> Iterator[Call]:
-        """Ask whether all is there; an answer of 1 says that something was not."""
+    def remembers(self, since: float) -> bool:
+        """Tell whether the questions are about all that was given since a monotonic time."""
+        return since >= max(self._forgotten_at, time.monotonic() - self._fresh_s)
+
+    def questions(self, since: int = 0) -> Iterator[Call]:
+        """Ask whether all is there; an answer of 1 says that something was not.
+
+        ``since``: nothing with that sequence, or a lower one, is lost; 0: nobody knows.
+        """
         fresh_from = time.monotonic() - self._fresh_s
         for name, (seq, at) in self._given.items():
-            yield self.question(name, seq, fresh=at > fresh_from)
+            yield self.question(name, seq, fresh=at > fresh_from, since=since)
 
-    def question(self, name: str, seq: int, *, fresh: bool = False) -> Call:
-        return script("verify", self._keys.place(name), seq, "1" if fresh else "")
+    def question(self, name: str, seq: int, *, fresh: bool = False, since: int = 0) -> Call:
+        return script("verify", self._keys.place(name), seq, "1" if fresh else "", since)
 
     def repetitions(self) -> Iterator[Call]:
         """Acknowledge again what was acknowledged: without effect where it is still known."""
         for (user, device), cursor in self._cursors.items():
             place = self._keys.place(user)
-            yield script("acknowledge", place, device, cursor, DEVICES_PER_USER_MAX, "1")
+            yield script("acknowledge", place, device, cursor, DEVICES_PER_USER_MAX, "1", "1")

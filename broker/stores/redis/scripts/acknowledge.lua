@@ -4,7 +4,8 @@
 -- KEYS[1] is the place of a user: see append.lua for :meta and :box (zset, no expiry); besides
 --   :rooms  hash  no expiry  room -> 'joined since position high', see seat.lua
 --
--- ARGV: device ('' the user), sequence, devices_max, pulled ('1': the rooms have been looked at)
+-- ARGV: device ('' the user), sequence, devices_max, pulled ('1': the rooms have been looked at),
+--       again ('1': it was acknowledged before, whatever the mailbox may have lost since)
 -- Returns {cursor, more}, more 1 when the step has to be repeated; 'absent'; or {'pull', rooms} when
 -- messages of rooms must be pulled first.
 local STEP_ROWS = 1000
@@ -49,7 +50,9 @@ if device ~= '' and not cursor then
     redis.call('HSET', meta, field, cursor)
 end
 cursor = tonumber(cursor or 0)
-seq = math.min(seq, reached)
+if ARGV[5] ~= '1' then
+    seq = math.min(seq, reached)
+end
 if seq <= cursor then
     return {cursor, 0}
 end

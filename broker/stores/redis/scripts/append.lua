@@ -34,7 +34,7 @@ if ARGV[10] == '1' then
     return 'refused'
 end
 
-local m = redis.call('HMGET', meta, 'born', 'last', 'n', 'b', 'f', 'given', 'w', 'purged')
+local m = redis.call('HMGET', meta, 'born', 'last', 'n', 'b', 'f', 'given', 'w')
 if not m[1] then
     return 'absent'
 end
@@ -46,8 +46,10 @@ if redis.call('ZSCORE', place .. ':blocks', sender) then
 end
 local last, seen = tonumber(m[2] or 0), tonumber(ARGV[12])
 if last < seen and tonumber(m[1]) < seen then
-    redis.call('HSET', meta, 'last', ARGV[12], 'purged', ARGV[12])
-    last = seen
+    local top = math.max(tonumber(m[5] or 0), tonumber(m[6] or 0))
+    last = top < seen and seen or top + 1  -- above all that a reader may have passed
+    local mark = string.format('%.0f', last)
+    redis.call('HSET', meta, 'last', mark, 'lost', mark, 'from', 0)
 end
 local count, bytes = tonumber(m[3] or 0), tonumber(m[4] or 0)
 if count >= tonumber(ARGV[5]) or (count > 0 and bytes + #text > tonumber(ARGV[6])) then

@@ -5,8 +5,9 @@
 --   :pulled  zset  no expiry  score sequence in this mailbox, member 'ROOM SEQUENCE-THERE'
 --
 -- ARGV: device, after, limit, bytes_max, devices_max, pulled ('1': the rooms have been looked at)
--- Returns {cursor, delivered, last, purged, messages, cut, pointers}: own messages up to limit + 1, or
--- up to the first that does not fit into bytes_max; cut 1: there are more; pointers as member, score.
+-- Returns {cursor, delivered, last, purged, messages, cut, pointers, lost, from}: own messages up to
+-- limit + 1, or up to the first that does not fit into bytes_max; cut 1: there are more; pointers as
+-- member, score; what lies above from and up to lost may be gone (see verify.lua).
 -- With pointers the caller finds out what fits, and says so by give.lua. 'absent', {'pull', rooms}.
 local place, device = KEYS[1], ARGV[1]
 local meta, box = place .. ':meta', place .. ':box'
@@ -75,4 +76,7 @@ if #pointers == 0 and top > 0 then
         redis.call('HSET', meta, 'given', top)
     end
 end
-return {cursor, delivered, last, tonumber(m.purged or 0), found, cut, pointers}
+return {
+    cursor, delivered, last, tonumber(m.purged or 0), found, cut, pointers,
+    tonumber(m.lost or 0), tonumber(m.from or 0)
+}

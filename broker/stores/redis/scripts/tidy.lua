@@ -23,7 +23,7 @@ end
 if not m['c:'] then
     slowest = 0
 end
-local furthest, purged = tonumber(m.f or 0), tonumber(m.purged or 0)
+local furthest, purged, swept = tonumber(m.f or 0), tonumber(m.purged or 0), tonumber(m.swept or 0)
 local count, bytes, read = tonumber(m.n or 0), tonumber(m.b or 0), tonumber(m.rb or 0)
 local surplus = read - tonumber(ARGV[5])
 local shortest = math.min(read_ms, room_ms, unread_ms > 0 and unread_ms or read_ms)
@@ -42,6 +42,7 @@ for _, row in ipairs(redis.call('ZRANGEBYSCORE', box, '(' .. ARGV[8], '+inf', 'L
     if goes then
         redis.call('ZREM', box, row)
         redis.call('ZREM', ttl, ended)
+        swept = math.max(swept, seq)
         if room then
             count, bytes = count - 1, bytes - size
         else
@@ -64,6 +65,10 @@ local forget = redis.call('ZRANGEBYSCORE', place .. ':over', '-inf', '(' .. ARGV
 for _, seq in ipairs(forget) do
     redis.call('HDEL', place .. ':gone', seq)
     redis.call('ZREM', place .. ':over', seq)
+    swept = math.max(swept, tonumber(seq))
+end
+if swept > tonumber(m.swept or 0) then
+    redis.call('HSET', meta, 'swept', swept)
 end
 if looked_at < rows_max then
     ended = ''
