@@ -10,37 +10,24 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from functools import cache
-from itertools import count
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
 import pytest
 
 from broker.core.handlers import Policy
-from broker.core.ports import StoreFailedError, StoreFullError, StoreLimits
+from broker.core.ports import StoreFailedError, StoreFullError
 from broker.stores import sqlite_ballast, sqlite_checkpoint
-from broker.stores.redis import RedisStore
-from broker.stores.redis.keys import Keys
-from broker.stores.sqlite import SqliteStore
 from broker.wire.envelope import Reply
-from tests.core.fakes import FaultyStore, World
+from tests.core.engines import LIMITS, PLACES, ROOMS, USERS, stop_server
+from tests.core.fakes import World
 from tests.core.reference import Reader, Reference
-from tests.core.sequences import NEVER, Rising, Same, Sequences
-from tests.stores import redis_server
-from tests.stores.engines import absent
+from tests.core.sequences import NEVER
 
-USERS = ("ann", "ben", "cat")
-ROOMS = ("#a", "#b", "#c")
 SESSIONS = 9
-LIMITS = StoreLimits(mailbox_messages_max=12)
 #: What may come, the frequent ones several times.
 KINDS = (
     ["send"] * 6
@@ -78,138 +65,6 @@ def history(seed: int) -> list[Step]:
         )
         for _ in range(STEPS)
     ]
-
-
-class FaultySqlite(SqliteStore):
-    """The durable store, whose commits fail on demand."""
-
-    commit_faults: list[Exception | None]
-
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        with super().batch():
-            yield
-            fault = self.commit_faults.pop(0) if self.commit_faults else None
-            if fault is not None:
-                raise fault
-
-
-class FaultyRedis(RedisStore):
-    """The shared store, whose batches are refused on demand, before anything of them is done.
-
-    Of one that breaks off nobody knows how much was done: see `tests.simulator`.
-    """
-
-    commit_faults: list[Exception | None]
-
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        fault = self.commit_faults.pop(0) if self.commit_faults else None
-        if fault is not None:
-            raise fault
-        with super().batch():
-            yield
-
-
-class Memory:
-    """Where the engine keeps what it has: nowhere. It lives on when the broker is started anew."""
-
-    durable = False
-    one_log = True
-
-    def __init__(self) -> None:
-        self.sequences: Sequences = Same()
-        self._store = FaultyStore(LIMITS)
-
-    def open(self) -> FaultyStore | FaultySqlite | FaultyRedis:
-        return self._store
-
-    def restart(
-        self, store: FaultyStore | FaultySqlite | FaultyRedis
-    ) -> FaultyStore | FaultySqlite | FaultyRedis:
-        return store
-
-    def learn(self, told: Iterable[int] = ()) -> None:
-        """Look which sequences there are, beside those that were told."""
-
-    def close(self) -> None:
-        pass
-
-
-class Sqlite(Memory):
-    """In a file, which is all that is left when the broker is started anew."""
-
-    durable = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        base = "/dev/shm" if Path("/dev/shm").is_dir() else None
-        self._folder = Path(tempfile.mkdtemp(dir=base))
-
-    def open(self) -> FaultyStore | FaultySqlite | FaultyRedis:
-        store = FaultySqlite(self._folder / "kotak.db", LIMITS, check=False)
-        store.commit_faults = []
-        return store
-
-    def restart(
-        self, store: FaultyStore | FaultySqlite | FaultyRedis
-    ) -> FaultyStore | FaultySqlite | FaultyRedis:
-        store.close()
-        return self.open()
-
-    def close(self) -> None:
-        shutil.rmtree(self._folder)
-
-
-_PREFIXES = count(1)
-
-
-@cache
-def _server() -> redis_server.Server:
-    if not redis_server.installed():
-        absent("redis-server is not installed: apt-get install redis-server")
-    return redis_server.Server("--appendonly", "no")
-
-
-class Redis(Memory):
-    """On a server, which knows what was delivered: a new broker goes on where the last one was."""
-
-    one_log = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        server = _server()
-        prefix = f"model{next(_PREFIXES)}"
-        self.sequences = Rising()
-        self._url = f"{server.url}?allow_memory=yes&prefix={prefix}"
-        self._keys = Keys(prefix)
-        self._client = server.client()
-
-    def open(self) -> FaultyStore | FaultySqlite | FaultyRedis:
-        store = FaultyRedis(self._url, LIMITS)
-        store.commit_faults = []
-        return store
-
-    def restart(
-        self, store: FaultyStore | FaultySqlite | FaultyRedis
-    ) -> FaultyStore | FaultySqlite | FaultyRedis:
-        store.close()
-        # As if half a minute had passed: by then nobody may be making a room any more.
-        self._client.delete(*(self._keys.of(room, "claim") for room in ROOMS))
-        return self.open()
-
-    def learn(self, told: Iterable[int] = ()) -> None:
-        with self._client.pipeline(transaction=False) as pipeline:
-            for name in (*USERS, *ROOMS):
-                pipeline.zrange(self._keys.of(name, "box"), 0, -1, withscores=True)
-            boxes = pipeline.execute()
-        self.sequences.learn([*told, *(int(score) for box in boxes for _, score in box)])
-
-    def close(self) -> None:
-        self._client.close()
-
-
-PLACES: dict[str, type[Memory]] = {"memory": Memory, "sqlite": Sqlite, "redis": Redis}
 
 
 class Core:
@@ -505,14 +360,12 @@ def _room_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _stopped_server() -> Iterator[None]:
     yield
-    if _server.cache_info().currsize:
-        _server().stop()
-        _server.cache_clear()
+    stop_server()
 
 
 #: Engines, and how many histories there is time for.
 ENGINES = pytest.mark.parametrize(
-    ("engine", "histories"), [("memory", 100), ("sqlite", 50), ("redis", 5)]
+    ("engine", "histories"), [("memory", 100), ("sqlite", 50), ("redis", 8)]
 )
 
 
@@ -527,4 +380,4 @@ def test_any_history_agrees_with_the_protocol(engine: str, histories: int) -> No
 @ENGINES
 def test_many_histories_agree_with_the_protocol(engine: str, histories: int) -> None:
     first = secrets.randbelow(2**32)
-    check(range(first, first + (100 if engine == "redis" else 20) * histories), engine)
+    check(range(first, first + (60 if engine == "redis" else 20) * histories), engine)
