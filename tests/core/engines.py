@@ -121,7 +121,7 @@ class Redis(Memory):
 
     def __init__(self) -> None:
         super().__init__()
-                prefix = f"model{next(_PREFIXES)}"
+        prefix = f"model{next(_PREFIXES)}"
         self.sequences = Rising()
         self._url = f"{server().url}?allow_memory=yes&prefix={prefix}"
         self._keys = Keys(prefix)
