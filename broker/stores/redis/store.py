@@ -40,7 +40,7 @@ from broker.core.ports import (
     StoreUnavailableError,
     StoreUnusableError,
 )
-from broker.stores.redis.keys import Keys
+from broker.stores.redis.keys import MOVING, Keys
 from broker.stores.redis.link import Call, Link, script
 from broker.stores.redis.messages import messages
 from broker.stores.redis.news import Listener
@@ -76,6 +76,7 @@ class RedisStore:
         try:
             self.durability: str = check_server(self._link, where)
             self._keys = Keys(where.prefix)
+            self._require_moved(where.prefix)
             self.epoch = self._settle_epoch()
             self._losses = self._link.losses
             self._witness = Witness(self._keys, retention_ms=limits.retention_read_ms)
@@ -93,6 +94,15 @@ class RedisStore:
         self._expiry = Expiry(self._link, self._keys, limits)
         self._walking = False
         self._walk = Walk(self._link, self._keys, self._records, self._expiry, limits)
+
+    def _require_moved(self, prefix: str) -> None:
+        """Errors: `StoreUnusableError`, where a migration to here has not come to its end."""
+        if self._link.one(("HGET", self._keys.migration, "state")) == MOVING.encode():
+            raise StoreUnusableError(
+                f"what is under the prefix {prefix!r} was begun by kotak migrate and is not"
+                " complete: finish it with the same command, or choose another prefix"
+                " (?prefix=NAME)"
+            )
 
     def _settle_epoch(self) -> Epoch:
         """Return the number that all brokers of this store give, made by the first of them."""
