@@ -200,9 +200,9 @@ class RedisStore:
         reading = partial(script, "read", place, *args)
         reply, rooms = self._with_rooms(user, reading)
         found, stale = self._rooms.resolve(user, reply[6])
-        if stale:  # some pointers led nowhere and are dropped: once more, for a whole page
+        while stale:  # some pointers led nowhere and are dropped: again, for a whole page
             reply, rooms = self._with_rooms(user, reading)
-            found, _ = self._rooms.resolve(user, reply[6])
+            found, stale = self._rooms.resolve(user, reply[6])
         cursor, delivered, last, purged, rows, cut, _ = reply
         given = self._witness.given(user)
         if last < given and self._link.one(self._witness.question(user, given)):
@@ -261,15 +261,18 @@ class RedisStore:
         forward = after is not None
         bounds = (max(low, after or 0), "" if forward or before is None else before)
         page = ("page", self._keys.place(name), *bounds, limit, bytes_max)
-        reply = self._link.one(script(*page, "" if forward else "1"))
-        if reply == b"absent":
-            raise no_such_user() if of == INBOX else no_such_room()
-        rows, cut, pointers = reply
-        kept = messages(rows, name) + self._rooms.resolve(user, pointers)[0]
+        stale = True
+        while stale:  # as in `read`
+            reply = self._link.one(script(*page, "" if forward else "1"))
+            if reply == b"absent":
+                raise no_such_user() if of == INBOX else no_such_room()
+            rows, cut, pointers = reply
+            found, stale = self._rooms.resolve(user, pointers)
+        kept = messages(rows, name) + found
         kept.sort(reverse=not forward)
-        found = fitting(kept[:limit], bytes_max)
-        more = bool(cut) or len(kept) > len(found)
-        return History(found if forward else found[::-1], None, more)
+        taken = fitting(kept[:limit], bytes_max)
+        more = bool(cut) or len(kept) > len(taken)
+        return History(taken if forward else taken[::-1], None, more)
 
     def _pull(self, user: str) -> None:
         rooms = self._link.one(("HGETALL", self._keys.of(user, "rooms")))
