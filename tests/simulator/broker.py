@@ -9,14 +9,14 @@ from typing import Final, Protocol
 
 from broker.core.handlers import Policy
 from broker.core.model import Route
-from broker.core.ports import StoreFailedError
+from broker.core.ports import StoreFailedError, StoreUnavailableError
 from broker.core.rates import SendLimits
 from broker.core.service import Arrival, Finished, Job, Service, Turn
 from broker.core.sessions import SessionLimits
 from broker.server.assembly import WallClock
 from tests.core.fakes import FakeHasher
 from tests.simulator.disk import Disk
-from tests.simulator.faults import Faults, FaultyStore, PowerCutError
+from tests.simulator.faults import Faults, PowerCutError
 from tests.simulator.network import Link, Network
 from tests.simulator.plan import SECOND, Plan
 from tests.simulator.scheduler import Scheduler
@@ -87,6 +87,15 @@ class Broker:
         network.deliver = self._deliver
 
     @property
+    def unsure(self) -> int:
+        """Up to which sequence the store may know more than the broker has answered.
+
+        Of one that undoes nothing, and remembers what it gave, all lives are one.
+        """
+        before = 0 if self.engine.undoes else self._began_at - 1
+        return max(self.faults.unsure, before)
+
+    @property
     def has_no_room(self) -> bool:
         """Tell whether something in the turn under way could not be stored."""
         reserve = getattr(self.engine, "_ballast", None)
@@ -110,20 +119,21 @@ class Broker:
         self.faults.dead = False
         self.clock.restart()
         self.engine = engine
+        self._began_at = self._disk.last(engine) + 1
         try:
             self.service = service = Service(
-                FaultyStore(engine, self.faults),
+                self._disk.guard(engine, self.faults),
                 hasher=FakeHasher(),
                 make_token=self._make_token,
                 policy=self.policy,
                 server="kotak simulated",
             )
-        except (PowerCutError, StoreFailedError):  # it reads the store
+        except (PowerCutError, StoreFailedError, StoreUnavailableError):  # it reads the store
             self._end(f"did not begin: {self.faults.struck}", self._down())
             return
         service.grant_admin(ADMIN)
         self._network.broker_up = True
-        self.observer.began(self.lives, service, engine.mailboxes.next_seq)
+        self.observer.began(self.lives, service, self._began_at)
         self._wake(1_000)
 
     def _make_token(self) -> str:

@@ -234,14 +234,15 @@ class Door:
         seq, marked = message["seq"], message.get("redelivered", False)
         if not marked and seq in self._given[reader]:
             self.breach("L7", f"{reader} got {seq} again, without the mark `redelivered`")
-        unsure = self._broker.faults.unsure
-        may = max(self._tried[reader], self._life_began_at - 1, unsure)
+        may = max(self._tried[reader], self._life_began_at - 1, self._broker.unsure)
         if marked and seq > may:
             self.breach("L7", f"{reader} got {seq} first with the mark `redelivered`")
 
     def _judge_age(self, reader: Reader, message: dict[str, Any]) -> None:
         ttl_ms = self.ttl_ms.get((message["from"], message["id"]))
-        troubled = self._broker.has_no_room  # then nothing can expire
+        # Then nothing can expire, or what was appended unheard is looked after later.
+        unsure = 0 if self._broker.engine.undoes else self._broker.unsure
+        troubled = self._broker.has_no_room or message["seq"] <= unsure
         if ttl_ms is not None and message["at_ms"] + ttl_ms <= self._now_ms and not troubled:
             self.breach("expiry", f"{reader} got {message['seq']} after it had expired")
 
@@ -298,11 +299,12 @@ class Door:
             cursor >= seq for reader, cursor in self._acknowledging if reader in readers
         )
         given = any(seq in self._given_now[reader] for reader in readers)
-        may = max(self._tried[reader] for reader in readers)
+        unsure = 0 if self._broker.engine.undoes else self._broker.unsure
+        may = max(unsure, *(self._tried[reader] for reader in readers))
         truth = {
             "stored": not read and not given,
             "delivered": not read and may >= seq,
-            "acknowledged": reading or self._broker.lives > 1,
+            "acknowledged": reading or self._broker.lives > 1 or seq <= unsure,
             "expired": True,
         }
         if not truth[state]:

@@ -15,15 +15,17 @@ from broker.core.model import Account, Membership, Room
 from broker.core.ports import StoreLimits
 from tests.proof.checker import judge
 from tests.simulator.broker import Broker
-from tests.simulator.disk import Disks, repeatable
+from tests.simulator.disk import Place, repeatable
 from tests.simulator.door import Breach, Door
 from tests.simulator.faults import AFTER, BEFORE
 from tests.simulator.journal import Journal, Reader, Stay, to_history, vanished
 from tests.simulator.network import Network
 from tests.simulator.node import Node
-from tests.simulator.plan import MINUTE, SECOND, Plan, plan_of
+from tests.simulator.plan import MINUTE, SECOND, Plan
+from tests.simulator.redis_disk import RedisDisk
 from tests.simulator.scheduler import Scheduler
 from tests.simulator.scripts import PASSWORD, Phase, Receiver, Sender, Wanderer, drain
+from tests.simulator.wire import Harm
 
 #: Simulated minutes after the last fault within which everything must be settled and read: a
 #: silent subscription, a heartbeat, the longest patience of a session, and as much again.
@@ -49,12 +51,12 @@ class Result:
     faults: Counter[str]
 
 
-def run(seed: int, place: Disks, trace: Callable[[str], None] | None = None) -> Result:
+def run(seed: int, place: Place, trace: Callable[[str], None] | None = None) -> Result:
     """Carry out the run of a seed; ``trace`` is handed each event as a line."""
     with _silence():
-        world = _World(plan_of(seed), place, trace)
+        world = _World(place.plan(seed), place, trace)
         luck = Random(f"epochs {seed}")
-        with repeatable(luck, world.broker.clock.machine_ms, lambda: world.time.now):
+        with repeatable(place, luck, world.broker.clock.machine_ms, lambda: world.time.now):
             return world.carry_out()
 
 
@@ -73,7 +75,7 @@ def _silence() -> Iterator[None]:
 class _World:
     """All parts of one run."""
 
-    def __init__(self, plan: Plan, place: Disks, trace: Callable[[str], None] | None) -> None:
+    def __init__(self, plan: Plan, place: Place, trace: Callable[[str], None] | None) -> None:
         self.plan = plan
         self.time = Scheduler(trace)
         self.journal = Journal()
@@ -84,7 +86,7 @@ class _World:
             latency_us=plan.latency_us,
             late_frames=plan.late_frames,
         )
-        self._disk = place.disk(plan.engine, _limits(plan))
+        self._disk = place.disk(plan, _limits(plan))
         self.broker = Broker(
             self.time, Random(f"broker {plan.seed}"), self.network, self._disk, plan
         )
@@ -165,6 +167,8 @@ class _World:
         self.time.log("the faults are over")
         self.phase.settling = True
         self.broker.faults.disarm()
+        if isinstance(self._disk, RedisDisk):
+            self._disk.wire.calm()
         self.network.heal()
         for node in self._nodes:
             node.turn()
@@ -185,12 +189,9 @@ class _World:
                 return f"{node.name} has no answer"
         if self.broker.service is None:
             return "the broker is down"
-        boxes = self.broker.engine.mailboxes
         for reader in sorted(self.journal.readers):
-            box = boxes.find(reader.user)
-            waiting = box.waiting(boxes.reader(box, reader.device), 0, 3)
-            if len(waiting):
-                return f"{reader} has not acknowledged {list(waiting)}"
+            if self._disk.waits(self.broker.engine, reader.user, reader.device):
+                return f"{reader} has not acknowledged all"
         return ""
 
     def _drain(self) -> None:
@@ -241,6 +242,7 @@ class _World:
             ("stall", plan.stalls, self._stall),
             ("partition", plan.partitions, self._part),
             ("death", plan.deaths, self._kill),
+            ("harm", plan.harms, self._harm),
         ):
             if rate:
                 self._next_fault(kind, rate, strike)
@@ -285,6 +287,19 @@ class _World:
         self.broker.faults.arm("outage", *self._where())
         self.time.after(self._luck.choice((0.1, 2, 30)) * SECOND, self._reach)
 
+    def _harm(self) -> None:
+        """Break some of the next exchanges with the server."""
+        assert isinstance(self._disk, RedisDisk)
+        harms = [each for each in Harm if each is not Harm.LATE or not self.plan.wandering]
+        if not self.plan.kills:
+            harms.remove(Harm.KILLED)
+        count = self._luck.choice((1, 1, 2, 5, 20))
+        chosen = [self._luck.choice(harms)] * count
+        if self._luck.random() < 0.5:
+            chosen = [self._luck.choice(harms) for _ in range(count)]
+        self.faults.update(f"redis {each.name.lower()}" for each in chosen)
+        self._disk.wire.arm(chosen, self._luck.randint(0, 12))
+
     def _reach(self) -> None:
         self.broker.faults.gone = False
 
@@ -309,7 +324,7 @@ class _World:
     @property
     def _last_seq(self) -> int:
         """The highest sequence that was committed before the broker went down."""
-        return self.broker.engine.mailboxes.last
+        return self._disk.last(self.broker.engine)
 
     def _jump(self) -> None:
         """Set the clock to anything between a minute behind and as far ahead as may be."""
