@@ -65,7 +65,14 @@ class Broker:
     """Lives one after the other over one disk. ``observer`` sees what comes in and goes out."""
 
     def __init__(
-        self, time: Scheduler, luck: Random, network: Network, disk: Disk, plan: Plan
+        self,
+        time: Scheduler,
+        luck: Random,
+        network: Network,
+        disk: Disk,
+        plan: Plan,
+        *,
+        name: str = "",
     ) -> None:
         self.faults = Faults()
         self.faults.remote = plan.outages > 0
@@ -79,6 +86,7 @@ class Broker:
         self._network = network
         self._disk = disk
         self._plan = plan
+        self._name = name
         self._tokens = 0
         self._inbox: deque[tuple[Link, Sequence[bytes]]] = deque()
         self._finished: deque[Finished] = deque()
@@ -138,7 +146,7 @@ class Broker:
 
     def _make_token(self) -> str:
         self._tokens += 1
-        return f"token-{self._tokens}"
+        return f"token-{self._name}{self._tokens}"
 
     def die(self, why: str, down: float) -> None:
         """End this life at once; another one begins after ``down`` microseconds."""
@@ -148,7 +156,7 @@ class Broker:
         self._end(why, down)
 
     def _end(self, why: str, down: float) -> None:
-        self._time.log(f"broker dies: {why}")
+        self._time.log(f"broker {self._name}dies: {why}")
         self.service = None
         self._inbox.clear()
         self._finished.clear()

@@ -58,6 +58,9 @@ class Disk(Protocol):
     def last(self, engine: Any) -> int:
         """Return the highest sequence there is."""
 
+    def beside(self) -> Disk:
+        """Return the same data for another broker."""
+
     def waits(self, engine: Any, user: str, device: str) -> bool:
         """Tell whether a reader has something to read."""
 
@@ -71,6 +74,9 @@ class _Local:
     def last(self, engine: Any) -> int:
         last: int = engine.mailboxes.last
         return last
+
+    def beside(self) -> Disk:
+        raise AssertionError("a broker is alone with it")
 
     def waits(self, engine: Any, user: str, device: str) -> bool:
         boxes = engine.mailboxes

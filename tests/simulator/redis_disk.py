@@ -85,17 +85,25 @@ class Hears(Listener):
 class RedisDisk:
     """One run's data on a server, which is emptied for it."""
 
-    def __init__(self, server: Server, limits: StoreLimits, luck: Random) -> None:
+    def __init__(self, server: Server, limits: StoreLimits, seed: int, number: int = 0) -> None:
+        luck = Random(f"wire {seed} {number}")
         self._server = server
+        self._seed = seed
+        self._others: list[RedisDisk] = []
         self._url = f"{server.url}?allow_memory=yes"
         self._limits = limits
         self._client = server.client()
-        self._client.flushall()
         self.wire = Wire(luck, restart=self._restart)
         self._node = node_on(self.wire)
         self._hears = type("Hears", (Hears,), {"luck": luck})
         self._engine: RedisStore | None = None
         self._looks: RedisStore | None = None
+
+    def beside(self) -> RedisDisk:
+        """Return the same data as another broker comes to it, on a way of its own."""
+        other = RedisDisk(self._server, self._limits, self._seed, len(self._others) + 1)
+        self._others.append(other)
+        return other
 
     def open(self) -> RedisStore:
         self.wire.calm()
@@ -136,6 +144,8 @@ class RedisDisk:
         raise AssertionError("nothing to put back")
 
     def close(self) -> None:
+        for other in self._others:
+            other.close()
         self.crash()
         if self._looks is not None:
             self._looks.close()
@@ -159,7 +169,9 @@ class RedisPlace:
     def disk(self, plan: Plan, limits: StoreLimits) -> RedisDisk:
         """Return an empty one; the one before is gone."""
         self.close()
-        self._disk = RedisDisk(self._server, limits, Random(f"wire {plan.seed}"))
+        with self._server.client() as client:
+            client.flushall()
+        self._disk = RedisDisk(self._server, limits, plan.seed)
         return self._disk
 
     @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import pytest
 
+from broker.stores.redis.news import Ears
 from tests.simulator.redis_disk import RedisPlace, redis_place, rewritten
 from tests.simulator.report import Summary, explain
 from tests.simulator.run import run
@@ -38,6 +40,7 @@ def test_every_law_holds_over_redis(place: RedisPlace) -> None:
     assert not summary.broken, "\n".join(map(explain, summary.broken))
     assert summary.reads > 100
     assert any(fault.startswith("redis ") for fault in summary.faults)
+    assert {place.plan(seed).brokers for seed in _FEW} == {1, 2}
 
 
 @pytest.mark.slow
@@ -83,4 +86,9 @@ BUGS = {
 def test_a_bug_in_a_script_is_caught(place: RedisPlace, bug: str) -> None:
     name, old, new = BUGS[bug]
     with rewritten({name: (old, new)}):
+        assert any(run(seed, place).breaches for seed in range(30))
+
+
+def test_a_broker_that_hears_nothing_of_the_other_is_caught(place: RedisPlace) -> None:
+    with patch.object(Ears, "_compare_mailboxes", lambda ears, names: None):
         assert any(run(seed, place).breaches for seed in range(30))
