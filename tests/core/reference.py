@@ -145,17 +145,11 @@ class Reference:
         """Return the last sequence that there is for a user's readers."""
         if self._one_log:
             return self.last
-        rooms = {
-            name: room.members[user]
-            for name, room in self.rooms_by_name.items()
-            if user in room.members
-        }
-        given = (seq for (name, _), seqs in self.given.items() if name == user for seq in seqs)
-        theirs = (
-            m.seq
-            for m in self.log
-            if m.to == user or (not m.gone and m.seq > rooms.get(m.to, self.last))
-        )
+        since = {user: 0}
+        for name, room in self.rooms_by_name.items():
+            since[name] = room.members.get(user, self.last)
+        theirs = [m.seq for m in self.log if not m.gone and m.seq > since.get(m.to, self.last)]
+        given = [seq for (name, _), seqs in self.given.items() if name == user for seq in seqs]
         return max(self.furthest(user), *given, *theirs, 0)
 
     def furthest(self, user: str) -> int:
@@ -204,9 +198,7 @@ class Reference:
 
     def append(self, to: str, sender: str, message_id: str, text: str, ttl_ms: float = inf) -> Any:
         first = self._first.get((sender, message_id))
-        if first is not None and first.gone and not self._one_log:
-            first = None
-        if first is not None:
+        if first is not None and (self._one_log or not first.gone):
             if first.gone:
                 return ANY
             if (first.to, first.text) != (to, text):
