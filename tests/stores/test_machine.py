@@ -351,7 +351,7 @@ EACH = pytest.mark.parametrize(
 def test_any_history_is_told_as_the_model_tells_it(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    run(monkeypatch, name, examples=50, steps=50)
+    run(monkeypatch, name, examples=40, steps=50)
 
 
 @pytest.mark.slow
