@@ -21,8 +21,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+from broker.core.dispatcher import Job
 from broker.core.model import Route
-from broker.core.service import Arrival, Finished, Job, Turn
+from broker.core.service import Arrival, Finished, Turn
 
 log = logging.getLogger("kotak.workers")
 

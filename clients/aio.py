@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from math import inf
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -136,6 +137,25 @@ class AsyncClient(AsyncAsking):
             command, own, args, monotonic_ms(), timeout_ms or self._timeout_ms
         )
         return await self._value(loop, call)
+
+    def begin(
+        self,
+        command: str,
+        args: Mapping[str, Any],
+        *,
+        token: str | None,
+        done: Callable[[Call], None],
+    ) -> Callable[[], None]:
+        """Carry out any command without a task: ``done`` gets the call, whose `value` is as above.
+
+        It is called in the middle of the client's turn, never before this returns: it may begin
+        further commands, and must not raise. Return what forgets the answer, as cancelling does.
+        Errors, at once: `BadRequest`, `TooLarge`, `ClientClosed`, `Busy`.
+        """
+        self._enter()
+        call = self._session.start(command, token, args, monotonic_ms(), self._timeout_ms)
+        call.on_done = done
+        return partial(self._session.abandon, call)
 
     async def login(
         self,

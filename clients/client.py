@@ -31,11 +31,11 @@ from clients.errors import KotakError, RequestError
 from clients.exchanges import Exchange, Own
 from clients.fleet import Addresses
 from clients.ids import MessageIds
-from clients.link import Link
+from clients.link import REPLY_WAIT_MS, Link
 from clients.outbox import PENDING_MAX
 from clients.owner import Owner
 from clients.pump import Context, Pump, monotonic_ms
-from clients.request import Call
+from clients.request import Call, refused
 from clients.results import (
     Login,
     Message,
@@ -139,7 +139,7 @@ class Client(Asking):
         self.address = self._session.fleet.text
         self._make_id = MessageIds()
         self._poller = zmq.Poller()
-        self._submitted = 0
+        self._unsent = 0  # messages that were started since the last turn
 
     def __enter__(self) -> Self:
         return self
@@ -252,9 +252,8 @@ class Client(Asking):
         `flush`. Waits while `SUBMITTED_MAX` answers are missing. Errors: `TooLarge`.
         """
         call = self._start_chat(to, text, message_id, ttl_ms, timeout_ms)
-        self._submitted += 1
-        if self._submitted % BATCH_FRAMES == 0:
-            self._turn()
+        if self._unsent >= BATCH_FRAMES:
+            self._hand_over()
             while self._session.pending >= SUBMITTED_MAX:
                 self._turn(call)
         return Pending(self, call)
@@ -276,15 +275,16 @@ class Client(Asking):
         A message that fails gives its error in its place, and the others go on. Memory is bounded
         by the window. Whoever stops iterating leaves up to a window of messages under way.
         """
-        waiting: deque[Call | RequestError] = deque()
+        waiting: deque[Call] = deque()
         window = max(1, min(window, SUBMITTED_MAX))
-        for count, (to, text) in enumerate(messages, 1):
+        for to, text in messages:
             try:
-                waiting.append(self._start_chat(to, text, None, None, timeout_ms))
+                call = self._start_chat(to, text, None, None, timeout_ms)
             except RequestError as error:
-                waiting.append(error)
-            if count % BATCH_FRAMES == 0:
-                self._turn()
+                call = refused(error)
+            waiting.append(call)
+            if self._unsent >= BATCH_FRAMES:
+                self._hand_over()
             if len(waiting) >= window:
                 yield from self._outcomes(waiting, 1)
         yield from self._outcomes(waiting, len(waiting))
@@ -359,6 +359,7 @@ class Client(Asking):
         timeout_ms: int | None,
     ) -> Call:
         self._owner.check()
+        self._unsent += 1
         return self._session.chat(
             to,
             text,
@@ -373,38 +374,37 @@ class Client(Asking):
         self._owner.check()
         return read_receipt(self._value(call), call.message_id or "")
 
-    def _outcomes(
-        self, waiting: deque[Call | RequestError], least: int
-    ) -> Iterator[Receipt | RequestError]:
+    def _outcomes(self, waiting: deque[Call], least: int) -> Iterator[Receipt | RequestError]:
         """Yield at least ``least`` outcomes from the head of the window, and all that are there."""
+        # Hot path, for each message: no call but the one that makes its receipt.
         while waiting:
-            head = waiting[0]
-            outcome: Receipt | RequestError
-            if isinstance(head, RequestError):
-                outcome = head
-            elif head.done or least > 0:
-                outcome = self._outcome(head)
-            else:
-                return
+            call = waiting[0]
+            if not call.done:
+                if least <= 0:
+                    return
+                self._wait(call)
             waiting.popleft()
             least -= 1
+            outcome: Receipt | RequestError
+            try:
+                if call.error is not None:
+                    raise call.error
+                outcome = read_receipt(call.result, call.message_id or "")
+            except RequestError as error:
+                outcome = error
             yield outcome
 
-    def _outcome(self, call: Call) -> Receipt | RequestError:
-        try:
-            fields = call.result if call.done and call.error is None else self._value(call)
-            return read_receipt(fields, call.message_id or "")
-        except RequestError as error:
-            return error
-
     def _value(self, call: Call) -> dict[str, Any]:
+        self._wait(call)
+        return call.value()
+
+    def _wait(self, call: Call) -> None:
         try:
             while not call.done:
                 self._turn(call)
         except BaseException:  # Ctrl-C: nobody waits for the answer any longer
             self._session.abandon(call)
             raise
-        return call.value()
 
     def _leave(self, subscription: Subscription) -> None:
         """End a subscription; wait a moment for the broker to have heard of it."""
@@ -415,13 +415,25 @@ class Client(Asking):
             with suppress(KotakError):
                 self._value(call)
 
+    def _hand_over(self) -> None:
+        """Send a batch; what has come is only looked for where the connection takes nothing."""
+        self._unsent = 0
+        if not (self._session.up and self._pump.turn()):
+            self._turn()
+
     def _turn(self, waits: Awaited | None = None, at_most_ms: int = _WAIT_MS_MAX) -> None:
         """Send what there is and take in what has come; wait for it while ``waits`` is not done."""
         pump, session = self._pump, self._pump.session
+        self._unsent = 0
         room = pump.turn()
         wait_ms = 0.0
         if waits is not None and not waits.done:  # the turn may have brought its end
             wait_ms = min(max(session.due_ms - monotonic_ms(), 0), at_most_ms)
+            # Most answers are here within moments; a poller is for what takes longer.
+            if room and session.up and wait_ms > REPLY_WAIT_MS:
+                if pump.await_reply():
+                    return
+                wait_ms -= REPLY_WAIT_MS
         link = pump.link
         if link is None:
             time.sleep(wait_ms / 1000)

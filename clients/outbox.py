@@ -33,7 +33,7 @@ class Outbox:
         self._pending: dict[int, Call] = {}  # in order of start, which is the order of repetition
         self._outgoing: deque[Call] = deque()
         self._taken: list[Call] = []
-        self._up = False  # a connection stands that takes requests
+        self._up = False
         self._hold_end_ms: float = 0  # chats wait until then; 0: they do not
 
     @property
@@ -45,6 +45,11 @@ class Outbox:
     def outgoing(self) -> int:
         """How many requests wait to be taken."""
         return len(self._outgoing)
+
+    @property
+    def up(self) -> bool:
+        """Whether a connection stands that takes requests."""
+        return self._up
 
     def by(self, at_ms: float) -> None:
         """Have `tick` called at ``at_ms`` at the latest."""

@@ -1,7 +1,7 @@
 """Between session and socket: what both clients do in a turn, each waiting in its own way.
 
 The `Pump` opens and closes connections as the session wants them, moves frames in both directions
-and tells the session what becomes of the connection. It never waits.
+and tells the session what becomes of the connection. Only `Pump.await_reply` waits, a moment.
 """
 
 from __future__ import annotations
@@ -72,6 +72,18 @@ class Pump:
         """Take in the replies that are here."""
         if self.link is not None:
             self.session.received(self.link.frames(self._replies_max), monotonic_ms())
+
+    def await_reply(self) -> bool:
+        """Wait a moment for a reply and take in what has come; False where nothing did."""
+        link, session = self.link, self.session
+        frames = None if link is None else link.reply()
+        if not frames:
+            return False
+        session.received(frames, monotonic_ms())
+        # Asking a socket that has no more costs 5 us: not where everything is answered.
+        if session.pending:
+            self.receive()
+        return True
 
     def note_events(self) -> None:
         """Take in what happened to the connection."""

@@ -93,6 +93,13 @@ class Call:
         return self.result
 
 
+def refused(error: RequestError) -> Call:
+    """Return a call that has ended with an error before anything of it was sent."""
+    call = Call(0, "", b"", 0, 0)
+    call.error, call.done = error, True
+    return call
+
+
 def check_text(text: object) -> None:
     """Measure the text of a message. Errors: `BadRequest`, `TooLarge`."""
     if not isinstance(text, str):

@@ -6,13 +6,14 @@ Source: docs/PROTOCOL.md, "Commands". Fields that this version does not know are
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from broker.wire.errors import Code
 from clients.errors import InternalError
 
 T = TypeVar("T")
 Fields = Mapping[str, Any]
+_new: Final = tuple.__new__
 
 
 class Login(NamedTuple):
@@ -267,9 +268,12 @@ def read(parse: Callable[[Fields], T], fields: Fields) -> T:
 
 
 def read_receipt(fields: Fields, message_id: str) -> Receipt:
-    """As `read`, for a chat: without a closure, since it stands on the hot path."""
+    """As `read`, for a chat; on the hot path: no closure, nor the named tuple's own ``__new__``.
+
+    That one is a function in Python, and half of what this costs.
+    """
     try:
-        return Receipt(fields["seq"], fields["durability"], message_id)
+        return _new(Receipt, (fields["seq"], fields["durability"], message_id))
     except KeyError:
         raise InternalError(
             Code.INTERNAL, "the broker's answer lacks 'seq' or 'durability'"

@@ -76,10 +76,17 @@ class Peer_(Peer):  # noqa: N801 - the driver's name for it
             input="".join(f"{user}:{cheap}\n" for user in users),
             cwd=ROOT, text=True, check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
+        if self.client == "text":  # a thousand logins at once would be a measurement of their own
+            with TextConnection("127.0.0.1", self.text_port) as door:
+                self.tokens = [
+                    door.login(f"sender{i}", PASSWORD)["tokenid"] for i in range(SENDERS_MAX)
+                ]
 
     def produce(self, i: int, n: int, window: int, m: int, ph: Any) -> None:
         if self.client == "text":
-            _lines(self.text_port, (i, m), n, window, ph)
+            said = f"chat {self.tokens[i % SENDERS_MAX]} user%d  {BODY} \r\n"
+            lines = [(said % box_of(i, k, m)).encode() for k in range(m)]
+            _lines(self.text_port, lines, n, window, ph)
             return
         from clients.client import Client
 
@@ -140,12 +147,8 @@ def _pipelined(client: Any, boxes: list[str], n: int, window: int, latencies: An
             raise outcome
 
 
-def _lines(port: int, who: tuple[int, int], n: int, window: int, ph: Any) -> None:
+def _lines(port: int, lines: list[bytes], n: int, window: int, ph: Any) -> None:
     """Send ``n`` lines by the driver's minimal loop, which knows sockets and nothing else."""
-    i, m = who
-    with TextConnection("127.0.0.1", port) as door:
-        token = door.login(f"sender{i}", PASSWORD)["tokenid"]
-    lines = [f"chat {token} user{j}  {BODY} \r\n".encode() for j in range(m)]
     sent, rest, answered = chat_reply(), b"", 0
 
     def feed(received: bytes) -> range:
@@ -159,5 +162,5 @@ def _lines(port: int, who: tuple[int, int], n: int, window: int, ph: Any) -> Non
 
     with connect(port) as socket:
         ph.begin()
-        window_loop(socket, n, window, lambda k: lines[box_of(i, k, m)], feed, ph)
+        window_loop(socket, n, window, lambda k: lines[k % len(lines)], feed, ph)
         ph.end()

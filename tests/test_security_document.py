@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from broker.audit import FILE_BYTES_MAX, OLD_FILES_MAX
-from broker.core import attempts
+from broker.core import attempts, shared_rates
 from broker.core.attempts import AttemptLimits
+from broker.core.rates import SendLimits
 from broker.core.service import SLOW_REQUESTS_MAX
 from broker.core.trail import NOT_SHOWN
+from broker.stores.memory import MemoryStore
 from broker.transports.status import REQUEST_MS, REQUESTS_MAX
 from broker.wire.limits import LINE_BYTES_MAX
 from tests.canaries import Kind
@@ -45,6 +47,19 @@ def test_the_limits_of_guessing_are_those_of_the_code() -> None:
     assert opened[1] == str(attempts.REGISTRATIONS_MAX)
     assert opened[2] == f"one every {attempts.REGISTRATION_REFILL_MS // 1_000} s"
     assert f"{attempts.ENTRIES_MAX:,} entries".replace(",", " ") in PAGE
+
+
+def test_the_slack_of_limits_over_several_brokers_is_that_of_the_code() -> None:
+    part = PAGE[PAGE.index("**Several brokers over one store**") : PAGE.index("## The audit")]
+    text = " ".join(part.split())
+    assert f"up to {SLOW_REQUESTS_MAX} for each further broker" in text
+    assert f"{attempts.OWED_MAX} of these at most" in text
+    assert f"for {attempts.FORGET_MS // 60_000} minutes the users and addresses" in text
+    assert f"adds {shared_rates.AHEAD_MAX} messages to a burst (one in 50 of" in text
+    assert f"quarter of a burst, {shared_rates.RESERVED_MAX} messages at most" in text
+    limits = SendLimits(rate_max=1, burst_max=100)
+    rates = shared_rates.SharedRates(limits, MemoryStore())
+    assert (rates._ahead_max, rates._reserved_max) == (100 // 50, 100 // 4)
 
 
 def test_other_figures_are_those_of_the_code() -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
+from broker.core.dispatcher import Job
 from broker.core.handlers import Deferred
-from broker.core.service import Arrival, Finished, Job, Turn
+from broker.core.service import Arrival, Finished, Turn
 from broker.core.slow import Ticket
 from broker.workers import WorkerPool
 

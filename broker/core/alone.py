@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from broker.core.model import News
+from broker.core.shared_limits import Claim, Grant, Tried
 
 
 class Alone:
-    """For an engine that nobody else has open; see `broker.core.ports.Neighbours`."""
+    """For an engine that nobody else has open; see `broker.core.ports.Neighbours`.
+
+    Limits are this broker's: nothing is drawn, and every claim is good.
+    """
 
     shared = False
 
@@ -29,3 +34,15 @@ class Alone:
 
     def claim(self, name: str) -> bool:  # noqa: ARG002 - as the port
         return True
+
+    def draw(self, *_: Any, **__: Any) -> Grant:
+        return Grant()
+
+    def claim_attempt(self, *_: Any, **__: Any) -> Claim:
+        return Claim()
+
+    def end_attempt(self, tried: Tried) -> None:
+        """Do nothing: there is nobody to tell."""
+
+    def tried(self) -> Sequence[Tried]:
+        return ()

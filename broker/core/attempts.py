@@ -16,7 +16,8 @@ Three questions, in this order:
    is let through when he comes back. The price: guessers with a thousand addresses get a thousand
    guesses each half minute, and no limit can take those from them but one that shuts the owner out.
 
-Known and unknown users are judged alike. Nothing here outlives the process.
+Known and unknown users are judged alike. Nothing here outlives the process. Where several brokers
+have one store, each counts what the others tell it, too (`Attempts.hear`).
 Source: docs/PROTOCOL.md, "login"; docs/SECURITY.md.
 """
 
@@ -29,6 +30,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Final, Generic, TypeVar
 
+from broker.core.shared_limits import UNDECIDED, Claim, Outcome, Tried
 from broker.wire.errors import Code, WireError
 
 #: The delay after the last free failure, in milliseconds; each further failure doubles it...
@@ -62,6 +64,9 @@ REGISTRATIONS_MAX: Final = 100
 REGISTRATION_REFILL_MS: Final = 10_000
 #: When to ask again where only the outcome of other attempts can tell, in milliseconds.
 UNDER_WAY_MS: Final = 100
+#: Failures that a bucket may owe besides, since brokers that had not yet heard of each other let
+#: them through at one moment: paid back by waiting, and no more of it than so many are worth.
+OWED_MAX: Final = 10
 #: Entries of each table; the one unused for longest goes first. Some 25 MB where it is full, and
 #: filling it with failures takes a thousand addresses.
 ENTRIES_MAX: Final = 100_000
@@ -131,7 +136,12 @@ class _Bucket:
     def spend(self, now_ms: int) -> None:
         """Count a failure; never more than there is room for, so that no debt is left behind."""
         self._refill(now_ms)
-        self._spent = min(float(self._failures_max), self._spent + 1)
+        self._spent = max(self._spent, min(float(self._failures_max), self._spent + 1))
+
+    def spend_elsewhere(self, now_ms: int) -> None:
+        """Count a failure at another broker, whether or not there was room for it."""
+        self._refill(now_ms)
+        self._spent = min(float(self._failures_max + OWED_MAX), self._spent + 1)
 
     def _refill(self, now_ms: int) -> None:
         back = max(0, now_ms - self._at_ms) / self._refill_ms
@@ -180,6 +190,11 @@ class Attempt:
     #: The turn that it used up.
     turn_ms: int | None
     open: bool = True
+
+    @property
+    def at_home(self) -> bool:
+        """Whether the user has logged in from this address before."""
+        return not self.buckets
 
 
 class Attempts:
@@ -245,12 +260,31 @@ class Attempts:
         """Count an account that is about to be opened. Errors: ``rate_limited``."""
         if not self._limits.failures_max:
             return
-        bucket = self._registrations.get(
-            address, lambda: _Bucket(REGISTRATIONS_MAX, REGISTRATION_REFILL_MS, now_ms)
-        )
+        bucket = self._opened(address, now_ms)
         if wait_ms := bucket.wait_ms(now_ms):
             raise _wait("too many accounts were opened from your address", wait_ms)
         bucket.spend(now_ms)
+
+    def hear(self, tried: Tried, now_ms: int) -> None:
+        """Count what came of an attempt, or that an account was opened, at another broker."""
+        if not self._limits.failures_max:
+            return
+        user, address, outcome = tried
+        if outcome is Outcome.OPENED:
+            self._opened(address, now_ms).spend_elsewhere(now_ms)
+        elif outcome is Outcome.RIGHT:
+            self._homes.put((user, address), now_ms)
+            if pair := self._pairs.find((user, address)):
+                pair.failures = 0
+        else:
+            pair = self._pairs.get((user, address), _Pair)
+            pair.forget(now_ms)
+            pair.failures += 1
+            pair.failed_ms = now_ms
+        if outcome is Outcome.WRONG:
+            here, users = self._here(address, now_ms), self._over_all(user, now_ms)
+            for bucket in (here, users, self._all):
+                bucket.spend_elsewhere(now_ms)
 
     # --- the questions -------------------------------------------------------------------------
 
@@ -272,15 +306,12 @@ class Attempts:
     ) -> tuple[_Bucket, _Bucket, _Bucket]:
         """Refuse where there were too many failures; return where one more is to be counted."""
         user, address = key
-        here = self._addresses.get(
-            address,
-            lambda: _Bucket(self._limits.address_failures_max, ADDRESS_REFILL_MS, now_ms),
-        )
+        here = self._here(address, now_ms)
         if wait_ms := here.wait_ms(now_ms):
             raise _wait("too many wrong passwords from your address", wait_ms)
         if here.undecided:
             raise _undecided()
-        users = self._users.get(user, lambda: _Bucket(USER_FAILURES_MAX, USER_REFILL_MS, now_ms))
+        users = self._over_all(user, now_ms)
         self._require_turn(key, pair, here, users, now_ms)
         return here, users, self._all
 
@@ -301,6 +332,20 @@ class Attempts:
         elif pair.turn_ms is None and (users.undecided or self._all.undecided):
             raise _undecided()
 
+    def _here(self, address: str, now_ms: int) -> _Bucket:
+        return self._addresses.get(
+            address,
+            lambda: _Bucket(self._limits.address_failures_max, ADDRESS_REFILL_MS, now_ms),
+        )
+
+    def _over_all(self, user: str, now_ms: int) -> _Bucket:
+        return self._users.get(user, lambda: _Bucket(USER_FAILURES_MAX, USER_REFILL_MS, now_ms))
+
+    def _opened(self, address: str, now_ms: int) -> _Bucket:
+        return self._registrations.get(
+            address, lambda: _Bucket(REGISTRATIONS_MAX, REGISTRATION_REFILL_MS, now_ms)
+        )
+
     # --- who is at home where ------------------------------------------------------------------
 
     def _is_home(self, key: tuple[str, str], now_ms: int) -> bool:
@@ -316,6 +361,13 @@ class Attempts:
         pair = attempt.pair
         if not (pair.running or pair.failures or pair.turn_ms is not None):
             self._pairs.remove(attempt.key)
+
+
+def refusal_of(claim: Claim) -> WireError | None:
+    """Return what an attempt is refused with that all brokers together have no room for."""
+    if claim.wait_ms == UNDECIDED:
+        return _undecided()
+    return _wait("too many wrong passwords", claim.wait_ms) if claim.wait_ms else None
 
 
 def network(address: str) -> str:

@@ -5,7 +5,7 @@ Source: docs/PROTOCOL.md, "chat".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 _Ids = dict[str, int]
@@ -13,7 +13,7 @@ _Ids = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class DedupLimits:
-    """How much is remembered at least; at most twice that is held."""
+    """How much is remembered at least; at most twice that is held, and what is added at once."""
 
     #: Ids of one sender: more than its clients can have unanswered (a window is 1 000 or so).
     ids_per_sender: int = 10_000
@@ -54,13 +54,16 @@ class DedupWindow:
     def __len__(self) -> int:
         return self._young.count + self._old.count
 
+    def newest(self, sender: str) -> str:
+        """Return an id that none of the sender's is above: what is, is new.
+
+        Ids that grow, as ULIDs do, are known to be new by this one comparison.
+        """
+        young, old = self._young.newest.get(sender, ""), self._old.newest.get(sender, "")
+        return max(young, old)
+
     def find(self, sender: str, message_id: str) -> int | None:
         """Return the sequence under which this id was stored, if it is remembered."""
-        # Hot path: ids that grow, as ULIDs do, are known to be new by two comparisons.
-        if message_id > self._young.newest.get(sender, "") and message_id > self._old.newest.get(
-            sender, ""
-        ):
-            return None
         for generation in (self._young, self._old):
             for table in (generation.latest, generation.before):
                 ids = table.get(sender)
@@ -68,8 +71,8 @@ class DedupWindow:
                     return ids[message_id]
         return None
 
-    def add(self, sender: str, message_id: str, seq: int, now_ms: int) -> None:
-        """Remember an id that has just been stored."""
+    def add(self, sender: str, stored: Mapping[str, int], now_ms: int) -> None:
+        """Remember ids that have just been stored, at least one, each with its sequence."""
         young = self._young
         ids = young.latest.get(sender)
         if ids is None:
@@ -79,10 +82,9 @@ class DedupWindow:
             young.count -= len(young.before.get(sender, ()))
             young.before[sender] = ids
             ids = young.latest[sender] = {}
-        ids[message_id] = seq
-        young.count += 1
-        if message_id > young.newest.get(sender, ""):
-            young.newest[sender] = message_id
+        ids.update(stored)
+        young.count += len(stored)
+        young.newest[sender] = max(young.newest.get(sender, ""), *stored)
         if young.count > self._limits.ids_max or now_ms - young.since_ms > self._limits.window_ms:
             self._old = young
             self._young = _Generation(now_ms)

@@ -17,6 +17,7 @@ from broker.core.dedup import DedupWindow
 from broker.core.mailbox import Mailbox, Reader, Undo
 from broker.core.model import Depth, Membership, State
 from broker.core.ports import StoreLimits
+from broker.wire import commands
 from broker.wire.commands import INBOX, SENT
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import DEVICES_PER_USER_MAX, ROOM_MARK
@@ -26,8 +27,19 @@ EXPIRED_PER_STEP_MAX: Final = 500
 #: When a full mailbox may have room again: its reader has to read first.
 _FULL_RETRY_MS: Final = 5_000
 
-#: A message of this batch: mailbox, its `last` before, sender's mailbox, sender, id, bytes.
-_Appended = tuple[Mailbox, int, Mailbox | None, str, str, int]
+#: What became of a letter: its mailbox and sequence; None for one that is there already, under that
+#: sequence; or why it was refused.
+Placed = tuple[Mailbox | None, int] | WireError
+
+
+class _Appended(NamedTuple):
+    """Messages of this batch that one sender sent in one step."""
+
+    sender: str
+    own: Mailbox | None
+    ids: dict[str, int]
+    #: Of each its mailbox, what was the last sequence there, and its bytes.
+    places: list[tuple[Mailbox, int, int]]
 
 
 class Acknowledged(NamedTuple):
@@ -97,7 +109,7 @@ class Mailboxes:
         """Return a mailbox. Errors: ``no_such_user``, ``no_such_room``."""
         box = self._boxes.get(name)
         if box is None:
-            raise no_such_room() if name.startswith(ROOM_MARK) else no_such_user()
+            raise no_such(name)
         return box
 
     def get(self, name: str) -> Mailbox | None:
@@ -132,31 +144,53 @@ class Mailboxes:
         """Return the sequence that this id was stored under, if it is remembered."""
         return self._dedup.find(sender, message_id)
 
-    def append(
-        self, to: str, sender: str, message_id: str, size: int, now_ms: int
-    ) -> tuple[Mailbox, int]:
-        """Give out the next sequence to a message of ``size`` bytes. Errors: as `Store.append`."""
-        boxes = self._boxes
-        box = boxes.get(to) or self.find(to)
+    def append_all(
+        self, sender: str, letters: Iterable[commands.ChatArgs], now_ms: int
+    ) -> list[Placed]:
+        """Give out the next sequences to one sender's letters. Refusals: as `Store.append`.
+
+        Hot path: what is the same for all of them is looked up once.
+        """
+        boxes, messages_max, bytes_max = self._boxes, self._messages_max, self._bytes_max
         own = boxes.get(sender)
-        if box.room and (own is None or box not in own.rooms):
-            raise no_such_room()
-        waiting = len(box.seqs) - box.head
-        if waiting >= self._messages_max or (
-            waiting and box.waiting_bytes + size > self._bytes_max
-        ):
-            raise full(room=box.room)
+        newest = self._dedup.newest(sender)
+        ids: dict[str, int] = {}
+        places: list[tuple[Mailbox, int, int]] = []
+        placed: list[Placed] = []
         seq = self.next_seq
-        self.next_seq = seq + 1
-        box.seqs.append(seq)
-        box.sizes.append(size)
-        box.waiting_bytes += size
-        if own is not None:
-            own.sent.append(seq)
-        self._dedup.add(sender, message_id, seq, now_ms)
-        self._undo.append((box, box.last, own, sender, message_id, size))
-        box.last = seq
-        return box, seq
+        try:
+            for to, text, message_id, _ in letters:
+                if message_id > newest:
+                    newest = message_id
+                else:
+                    known = ids.get(message_id) or self._dedup.find(sender, message_id)
+                    if known is not None:
+                        placed.append((None, known))
+                        continue
+                box = boxes.get(to)
+                if box is None or (box.room and (own is None or box not in own.rooms)):
+                    placed.append(no_such(to))
+                    continue
+                size = len(text) if text.isascii() else len(text.encode())
+                waiting = len(box.seqs) - box.head
+                if waiting >= messages_max or (waiting and box.waiting_bytes + size > bytes_max):
+                    placed.append(full(room=box.room))
+                    continue
+                box.seqs.append(seq)
+                box.sizes.append(size)
+                box.waiting_bytes += size
+                places.append((box, box.last, size))
+                placed.append((box, seq))
+                box.last = ids[message_id] = seq
+                seq += 1
+        finally:
+            if ids:
+                if own is not None:
+                    own.sent.extend(range(self.next_seq, seq))
+                self.next_seq = seq
+                self._dedup.add(sender, ids, now_ms)
+                self._undo.append(_Appended(sender, own, ids, places))
+        return placed
 
     def expire_at(self, box: Mailbox, seq: int, expires_ms: int) -> None:
         """Take a message out when the time has come, see `expire`."""
@@ -373,7 +407,7 @@ class Mailboxes:
 
     def remember(self, sender: str, message_id: str, seq: int, at_ms: int) -> None:
         """Put back a stored id, in order of sequence."""
-        self._dedup.add(sender, message_id, seq, at_ms)
+        self._dedup.add(sender, {message_id: seq}, at_ms)
 
     # --- batches -----------------------------------------------------------------------------
 
@@ -386,7 +420,7 @@ class Mailboxes:
         """Take back the batch, step by step, newest first."""
         while self._undo:
             step = self._undo.pop()
-            if isinstance(step, tuple):
+            if isinstance(step, _Appended):
                 self._take_back(step)
             else:
                 step()
@@ -397,15 +431,17 @@ class Mailboxes:
             self._scheduled.clear()
 
     def _take_back(self, appended: _Appended) -> None:
-        box, last, own, sender, message_id, size = appended
-        box.seqs.pop()
-        box.sizes.pop()
-        box.waiting_bytes -= size
-        box.last = last
+        sender, own, ids, places = appended
+        for box, last, size in reversed(places):
+            box.seqs.pop()
+            box.sizes.pop()
+            box.waiting_bytes -= size
+            box.last = last
         if own is not None:
-            own.sent.pop()
-        self._dedup.discard(sender, message_id)
-        self.next_seq -= 1
+            del own.sent[-len(places) :]
+        for message_id in ids:
+            self._dedup.discard(sender, message_id)
+        self.next_seq -= len(places)
 
 
 def _seat(box: Mailbox, room: Mailbox, since: int) -> None:
@@ -424,6 +460,11 @@ def _unseat(box: Mailbox, room: Mailbox) -> None:
 def no_such_user() -> WireError:
     """Make the refusal of a user who is not there."""
     return WireError(Code.NO_SUCH_USER, "there is no user of that name: check the spelling")
+
+
+def no_such(name: str) -> WireError:
+    """Make the refusal of a recipient who is not there, or a room that is not the sender's."""
+    return no_such_room() if name.startswith(ROOM_MARK) else no_such_user()
 
 
 def no_such_room() -> WireError:

@@ -25,6 +25,8 @@ from broker.core.model import (
     Room,
     SessionRecord,
 )
+from broker.core.shared_limits import SharedLimits
+from broker.wire.commands import ChatArgs
 from broker.wire.errors import WireError
 
 #: What the directory holds. Keys: the user, the token's digest, the room, (room, user), the key,
@@ -145,7 +147,27 @@ class Neighbours(Protocol):
         """
 
 
-class Store(Directory, Neighbours, Protocol):
+class Upkeep(Protocol):
+    """What a broker has its store do now and then, for nobody's request. Within `Store.batch`."""
+
+    def expire(self, now_ms: int) -> list[Message]:
+        """Take out what has outlived its ``ttl_ms``, some at a time; return those of them unread.
+
+        Without their texts.
+        """
+
+    def tidy(self, now_ms: int) -> bool:
+        """Delete a few of the messages that are kept no longer; tell whether more may wait.
+
+        One small step: what it costs must not be felt. Which messages go, and when, stands in
+        `StoreLimits`.
+        """
+
+    def close(self) -> None:
+        """Let go of the engine. Nothing may follow."""
+
+
+class Store(Directory, Neighbours, SharedLimits, Upkeep, Protocol):
     """Mailboxes, and the directory of who they belong to. One engine, one caller at a time.
 
     Every step but `find` and `find_all` happens inside `batch`; a step concerns one mailbox or one
@@ -201,6 +223,14 @@ class Store(Directory, Neighbours, Protocol):
         recipient, and its copy still exists); ``blocked`` where the store is `shared`.
         """
 
+    def append_all(
+        self, sender: str, letters: Sequence[ChatArgs], now_ms: int
+    ) -> Sequence[Receipt | WireError]:
+        """Append what one sender sent, in order; each letter is a step of its own, as `append`.
+
+        Return what came of each. For the hot path: what is the same for all is looked up once.
+        """
+
     def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
         """Return what the reader has not acknowledged and is above ``after``, oldest first.
 
@@ -235,24 +265,6 @@ class Store(Directory, Neighbours, Protocol):
 
         Errors: ``no_such_user``.
         """
-
-    def expire(self, now_ms: int) -> list[Message]:
-        """Take out what has outlived its ``ttl_ms``, some at a time; return those of them unread.
-
-        Without their texts.
-        """
-
-    # --- keeping house -----------------------------------------------------------------------
-
-    def tidy(self, now_ms: int) -> bool:
-        """Delete a few of the messages that are kept no longer; tell whether more may wait.
-
-        One small step inside `batch`: what it costs must not be felt. Which messages go, and when,
-        stands in `StoreLimits`.
-        """
-
-    def close(self) -> None:
-        """Let go of the engine. Nothing may follow."""
 
 
 class Hasher(Protocol):

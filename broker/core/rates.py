@@ -66,6 +66,23 @@ class SendRates:
             bucket.refused_until_ms - now_ms,
         )
 
+    def left(self, user: str, now_ms: int) -> float | None:
+        """Return how many messages a user may send now; None: the user is refused already."""
+        bucket = self._buckets.get(user)
+        if bucket is None:
+            return self._burst
+        if 0 < bucket.refused_until_ms - now_ms <= REFUSED_MS:
+            return None
+        return bucket.tokens + max(0, now_ms - bucket.at_ms) * self._rate
+
+    def correct(self, user: str, tokens: float, at_ms: int) -> None:
+        """Take over what a user's bucket held at a time; it may be less than nothing."""
+        bucket = self._buckets.get(user) or self._add(user, at_ms)
+        bucket.tokens, bucket.at_ms = tokens, at_ms
+
+    def settle(self, now_ms: int) -> None:
+        """End a turn: these buckets are nobody else's."""
+
     def _add(self, user: str, now_ms: int) -> _Bucket:
         if len(self._buckets) >= BUCKETS_MAX:
             self._buckets = {

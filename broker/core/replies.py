@@ -9,6 +9,7 @@ from typing import Any
 from broker.core.accounts import Accounts
 from broker.core.handlers import Inbox, Result
 from broker.core.model import History, Message, Page, Receipt, Route
+from broker.core.refusals import refused, too_many_frames
 from broker.core.subscriptions import Subscription
 from broker.wire.envelope import encode_error, encode_event, encode_ok, encoder, error_reply
 from broker.wire.errors import WireError
@@ -154,3 +155,22 @@ def _found_out(outcome: Outcome) -> Outcome:
         except WireError as error:
             return error
     return outcome
+
+
+def answers_to_all(
+    arrivals: Iterable[tuple[Route, list[bytes] | None]],
+    finished: Iterable[tuple[Route, int]],
+    error: WireError,
+) -> Answers:
+    """Answer every request of a batch with one error: new ones, and slow ones that were done."""
+    answers: Answers = {}
+    for route, request_id in finished:
+        answers.setdefault(route, []).append((request_id, error))
+    for route, frames in arrivals:
+        replies = answers.setdefault(route, [])
+        if frames is None:
+            replies.append((None, too_many_frames()))
+            continue
+        for frame in frames:
+            replies += refused(frame, alone=len(frames) == 1, error=error)
+    return answers

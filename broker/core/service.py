@@ -7,27 +7,21 @@ only after it, from receipts, so a commit that failed turns the whole batch into
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from broker.core.accounts import Accounts
-from broker.core.admission import authorize, check_special
 from broker.core.blocks import Blocks
+from broker.core.dispatcher import ENDS_BATCH, Dispatcher, Job
 from broker.core.expiry import Expiry
 from broker.core.handlers import (
-    COMMANDS,
-    CommandSpec,
     Context,
-    Deferred,
     Policy,
-    Result,
 )
 from broker.core.model import Route
 from broker.core.news import Newsreader
 from broker.core.origins import Origins
 from broker.core.outage import Outage
-from broker.core.places import too_busy
 from broker.core.ports import (
     Audit,
     Hasher,
@@ -38,23 +32,16 @@ from broker.core.ports import (
     StoreUnavailableError,
 )
 from broker.core.push import Push
-from broker.core.rates import SendRates
-from broker.core.refusals import (
-    closed,
-    fault,
-    refused,
-    storage_full,
-    too_many_frames,
-    unavailable,
-)
-from broker.core.replies import Answers, Frames, Outcome, Replies
+from broker.core.refusals import closed, fault, storage_full, too_many_frames, unavailable
+from broker.core.replies import Answers, Frames, Outcome, Replies, answers_to_all
 from broker.core.rooms import Rooms
 from broker.core.sessions import Sessions
-from broker.core.slow import SlowRequests, Ticket
+from broker.core.shared_rates import rates_of
+from broker.core.slow import SlowRequests
 from broker.core.subscriptions import Subscriptions
-from broker.core.trail import Trail, entry_of
-from broker.wire.envelope import OK, BadRequest, Request, check_request, decode_requests
-from broker.wire.errors import Code, WireError
+from broker.core.trail import Trail
+from broker.wire.envelope import OK
+from broker.wire.errors import WireError
 
 log = logging.getLogger("kotak.service")
 
@@ -68,22 +55,11 @@ OUTAGE_MS: Final = 250
 TIDY_STEP_MS: Final = 20
 TIDY_PAUSE_MS: Final = 60_000
 
-#: What ends a batch, and not only the request that met it.
-_ENDS_BATCH: Final = (StoreFullError, StoreFailedError, StoreUnavailableError)
 _DISK_FAILED: Final = "the broker's disk failed: try again with the same id"
 _UNREACHABLE: Final = "the broker cannot reach its store: try again with the same id"
 
 #: One message: its route and its frames; None in their place says that there were too many.
 Arrival = tuple[Route, list[bytes] | None]
-
-
-class Job(NamedTuple):
-    """Slow work that a request left behind, to be run by whoever does not lead."""
-
-    route: Route
-    request_id: int
-    deferred: Deferred
-    ticket: Ticket
 
 
 class Finished(NamedTuple):
@@ -132,7 +108,7 @@ class Service:
         self._outage = Outage()
         self._expiry = Expiry(store, self._subscriptions, notices=policy.expiry_notices)
         self._origins = Origins(address_of)
-        self._slow = SlowRequests(policy.attempts, places_max=SLOW_REQUESTS_MAX)
+        self._slow = SlowRequests(policy.attempts, store, places_max=SLOW_REQUESTS_MAX)
         self._context = Context(
             store,
             hasher,
@@ -142,33 +118,39 @@ class Service:
             self._blocks,
             self._subscriptions,
             policy,
-            SendRates(policy.sends) if policy.sends.rate_max else None,
+            rates_of(policy.sends, store),
             server,
             key_of,
             self._origins.of,
             operations,
         )
+        self._dispatcher = Dispatcher(self._context, self._slow, self._trail)
         self._replies = Replies(
             self._accounts, durability=store.durability, epoch=store.epoch.number
         )
         self._push = Push(store, self._sessions, self._subscriptions, self._replies)
-        #: Connections whose requests of this turn came several to a frame: so may the replies.
-        self._together: set[Route] = set()
-        self._full = self._tidying = False
+        self._tidying = False
         self._tidy_at_ms = 0
-        #: While True only what leaves less to be delivered again is served.
-        self.draining = False
         #: Messages that expired unread, and those of whom no notice could be left.
         self.expired = 0
         self.unnoticed = 0
         #: Requests by command and refusals by code, for the metrics page.
-        self.requests: Counter[str] = Counter()
+        self.requests = self._dispatcher.requests
         self.errors = self._replies.errors
 
     @property
     def busy(self) -> bool:
         """Tell whether slow requests are still unanswered."""
         return len(self._slow) > 0
+
+    @property
+    def draining(self) -> bool:
+        """While True only what leaves less to be delivered again is served."""
+        return self._dispatcher.draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._dispatcher.draining = draining
 
     @property
     def closed(self) -> bool:
@@ -210,9 +192,10 @@ class Service:
 
     def turn(self, arrivals: Sequence[Arrival], finished: Sequence[Finished], now_ms: int) -> Turn:
         """Handle a batch: all of it commits, or all of it is answered with an error."""
-        self._together.clear()
+        self._dispatcher.together.clear()
         if self._store.shared:
             self._news.take_in()
+            self._slow.hear(now_ms)
         if self._outage.active:
             self._outage.pass_by(now_ms)
         jobs: list[Job] = []
@@ -222,7 +205,7 @@ class Service:
             except StoreFullError:
                 answers, jobs = self._batch_when_full(arrivals, finished, now_ms)
             self._trail.write()
-            frames = self._replies.encode(answers, self._together)
+            frames = self._replies.encode(answers, self._dispatcher.together)
             self._add_events(frames, now_ms)
             return Turn(frames, jobs, failed=False)
         except StoreUnavailableError as error:
@@ -280,7 +263,7 @@ class Service:
 
     def _refusal(self, now_ms: int) -> WireError | None:
         """Return what anything new is refused with for now."""
-        if self._full:
+        if self._dispatcher.full:
             return storage_full()
         if self._context.closed:
             return closed()
@@ -290,7 +273,7 @@ class Service:
         self, arrivals: Sequence[Arrival], finished: Sequence[Finished], now_ms: int
     ) -> tuple[Answers, list[Job]]:
         """Run handlers inside one batch of the store and collect what they return, by route."""
-        ctx = self._context
+        ctx, dispatch = self._context, self._dispatcher.dispatch
         ctx.now_ms = now_ms
         ctx.paged.clear()
         ctx.refusal = self._refusal(now_ms)
@@ -300,7 +283,7 @@ class Service:
         expired = unnoticed = 0
         try:
             with self._store.batch():
-                if not self._full:  # what is late stays so: writing that down takes room
+                if not self._dispatcher.full:  # what is late stays so: writing that down takes room
                     expired, unnoticed = self._expiry.take_out(now_ms)
                 for job, outcome in finished:
                     answer = (job.request_id, self._finish(ctx, job, outcome))
@@ -313,125 +296,38 @@ class Service:
                     if frames is None:
                         replies.append((None, too_many_frames()))
                     else:
-                        self._handle_frames(ctx, route, frames, replies, jobs)
+                        dispatch(route, frames, replies, jobs)
+                if ctx.rates is not None:
+                    ctx.rates.settle(now_ms)
         except BaseException as error:
-            # What was rolled back must not live on in a cache or a count.
-            self._sessions.forget()
-            self._accounts.forget()
-            self._trail.forget()
-            for job in jobs:
-                self._slow.leave(job.ticket, now_ms)
-            if self._store.shared:  # which need not answer now
-                self._news.doubt(self._subscriptions.take_back(lambda _: ()))
-            elif not isinstance(error, StoreFailedError):
-                self._blocks.reload()
-                self._subscriptions.take_back(self._rooms.joined)
+            self._roll_back(jobs, error, now_ms)
             raise
         self._subscriptions.keep()
         self.expired += expired
         self.unnoticed += unnoticed
+        if jobs:
+            jobs = [job for job in jobs if not self._refused_elsewhere(job, answers, now_ms)]
         return answers, jobs
 
-    def _handle_frames(
-        self,
-        ctx: Context,
-        route: Route,
-        frames: list[bytes],
-        replies: list[tuple[int | None, Outcome]],
-        jobs: list[Job],
-    ) -> None:
-        """Handle the requests of one message; whatever is in them, each gets its answer."""
-        ctx.route = route
-        for frame in frames:
-            try:
-                requests, together = decode_requests(frame)
-            except BadRequest as error:
-                replies.append((None, error.bare()))
-                continue
-            if together and len(frames) > 1:
-                replies.append((None, too_many_frames()))
-                continue
-            if together:
-                self._together.add(route)
-            self._handle_requests(ctx, requests, replies, jobs)
+    def _roll_back(self, jobs: Sequence[Job], error: BaseException, now_ms: int) -> None:
+        """See to it that what was rolled back does not live on in a cache or a count."""
+        self._sessions.forget()
+        self._accounts.forget()
+        self._trail.forget()
+        for job in jobs:
+            self._slow.leave(job.ticket, now_ms)
+        if self._store.shared:  # which need not answer now
+            self._news.doubt(self._subscriptions.take_back(lambda _: ()))
+        elif not isinstance(error, StoreFailedError):
+            self._blocks.reload()
+            self._subscriptions.take_back(self._rooms.joined)
 
-    def _handle_requests(
-        self,
-        ctx: Context,
-        requests: Sequence[Any],
-        replies: list[tuple[int | None, Outcome]],
-        jobs: list[Job],
-    ) -> None:
-        request_id: int | None
-        result: Outcome
-        for request in requests:
-            request_id = None
-            try:
-                checked = check_request(request)
-                request_id = checked[0]
-                result = self._run(ctx, checked)
-                if type(result) is Deferred:
-                    address = self._origins.of(ctx.route, checked[2])
-                    ticket = self._slow.admit(result, address, ctx.now_ms)
-                    jobs.append(Job(ctx.route, request_id, result, ticket))
-                    continue
-            except BadRequest as error:
-                request_id, result = error.request_id, error.bare()
-            except WireError as error:
-                result = error.bare()
-            except _ENDS_BATCH:
-                raise
-            except Exception as error:  # noqa: BLE001 - a bug in one handler is one bad answer
-                result = fault(error)
-            replies.append((request_id, result))
-
-    def _run(self, ctx: Context, request: Request) -> Result:
-        """Run one request, after the checks that its `CommandSpec` carries."""
-        _, command, token, args = request
-        spec = COMMANDS.get(command)
-        if spec is None:
-            raise WireError(Code.UNKNOWN_COMMAND, "no such command in version 1 of the protocol")
-        self.requests[command] += 1
-        if spec.audit is not None:
-            return self._run_audited(ctx, spec, request)
-        if spec.own and token is not None:  # the hot path
-            ctx.session = session = self._sessions.resolve(token, ctx.now_ms)
-            if not session.plain:
-                check_special(ctx, spec, session)
-        else:
-            authorize(ctx, spec, token)
-        if self.draining or ctx.refusal is not None or spec.slow:
-            self._admit(ctx, spec)
-        return spec.handle(ctx, spec.parse(args))
-
-    def _run_audited(self, ctx: Context, spec: CommandSpec, request: Request) -> Result:
-        """Run a request as `_run` does, and note who asked and what came of it."""
-        ctx.session = None  # type: ignore[assignment]  # not that of the request before
-        outcome = Code.INTERNAL.value
-        try:
-            authorize(ctx, spec, request[2])
-            self._admit(ctx, spec)
-            result = spec.handle(ctx, spec.parse(request[3]))
-            if type(result) is Deferred:
-                outcome = ""  # noted when it is finished
-                return result._replace(entry=entry_of(ctx, spec, request))
-            outcome = OK
-        except WireError as error:
-            outcome = error.code.value
-            raise
-        finally:
-            if outcome:
-                self._trail.add(entry_of(ctx, spec, request), ctx.now_ms, outcome)
-        return result
-
-    def _admit(self, ctx: Context, spec: CommandSpec) -> None:
-        """Refuse what must wait: the broker stops, the disk is full, or too much is slow."""
-        if self.draining and not spec.while_draining:
-            raise unavailable("the broker is stopping: try again with the same id")
-        if ctx.refusal is not None and (spec.stores if self._full else spec.adds):
-            raise ctx.refusal
-        if spec.slow and self._slow.full:
-            raise too_busy()
+    def _refused_elsewhere(self, job: Job, answers: Answers, now_ms: int) -> bool:
+        """Answer a slow request that all brokers together have no room for, and say so."""
+        refusal = self._slow.refused(job.ticket, now_ms)
+        if refusal is not None:
+            answers[job.route].append((job.request_id, refusal))
+        return refusal is not None
 
     def _finish(self, ctx: Context, job: Job, outcome: Any) -> Outcome:
         """Complete a slow request; the outcome of a later step of it is never slow again."""
@@ -447,13 +343,13 @@ class Service:
             return outcome.bare()
         if isinstance(outcome, Exception):
             return fault(outcome)
-        if self._full and job.deferred.stores:
+        if self._dispatcher.full and job.deferred.stores:
             return storage_full()
         try:
             return job.deferred.finish(ctx, outcome)
         except WireError as error:
             return error.bare()
-        except _ENDS_BATCH:
+        except ENDS_BATCH:
             raise
         except Exception as error:  # noqa: BLE001 - as above
             return fault(error)
@@ -467,33 +363,20 @@ class Service:
 
         The store says so in the log, once for as long as it lasts.
         """
-        self._full = self._sessions.sparing = True
+        self._dispatcher.full = self._sessions.sparing = True
         try:
             return self._batch(arrivals, finished, now_ms)
         except StoreFullError:
-            return self._answers_to_all(arrivals, finished, storage_full()), []
+            return answers_to_all(arrivals, _asked(finished), storage_full()), []
         finally:
-            self._full = self._sessions.sparing = False
+            self._dispatcher.full = self._sessions.sparing = False
 
     def _refuse_all(
         self, arrivals: Sequence[Arrival], finished: Sequence[Finished], why: str
     ) -> Frames:
-        answers = self._answers_to_all(arrivals, finished, unavailable(why))
-        return self._replies.encode(answers, self._together)
+        answers = answers_to_all(arrivals, _asked(finished), unavailable(why))
+        return self._replies.encode(answers, self._dispatcher.together)
 
-    @staticmethod
-    def _answers_to_all(
-        arrivals: Sequence[Arrival], finished: Sequence[Finished], error: WireError
-    ) -> Answers:
-        """Answer every request of a batch with one error."""
-        answers: Answers = {}
-        for job, _ in finished:
-            answers.setdefault(job.route, []).append((job.request_id, error))
-        for route, frames in arrivals:
-            replies = answers.setdefault(route, [])
-            if frames is None:
-                replies.append((None, too_many_frames()))
-                continue
-            for frame in frames:
-                replies += refused(frame, alone=len(frames) == 1, error=error)
-        return answers
+
+def _asked(finished: Sequence[Finished]) -> list[tuple[Route, int]]:
+    return [(job.route, job.request_id) for job, _ in finished]

@@ -134,6 +134,10 @@ class Subscriptions:
     def __len__(self) -> int:
         return sum(map(len, self._by_user.values()))
 
+    def __bool__(self) -> bool:
+        """Tell whether there are any."""
+        return bool(self._by_user)
+
     def __contains__(self, name: str) -> bool:
         """Tell whether somebody is to be woken for a user or a room."""
         return name in self._by_user or name in self._listeners

@@ -23,7 +23,7 @@ from clients.ids import MessageIds
 
 #: The counters of `TextGateway`.
 Figure = Literal["connections", "lines", "refused", "unread", "untaken", "faults"]
-#: Parts of the drain time that the gateway may take for each of its three steps.
+#: Parts of the drain time that the gateway may take for each of its two steps.
 _DRAIN_PARTS = 6
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, cast
 
 from broker.core.alone import Alone
-from broker.core.mailbox import Mailbox, fitting, text_bytes
+from broker.core.mailbox import Mailbox, fitting
 from broker.core.mailboxes import Mailboxes, conflict
 from broker.core.model import (
     Account,
@@ -29,14 +29,15 @@ from broker.core.model import (
     Room,
     SessionRecord,
 )
+from broker.core.one_by_one import OneByOne
 from broker.core.ports import DEFAULT_LIMITS, Key, R, Record, StoreLimits
 from broker.core.retention import STEP_ROWS, Retention, Row
-from broker.wire.commands import SENT
+from broker.wire.commands import SENT, ChatArgs
 from broker.wire.errors import WireError
 from broker.wire.limits import ROOM_MARK
 
 
-class MemoryStore(Alone):
+class MemoryStore(OneByOne, Alone):
     """Everything in dictionaries. A batch that fails is undone step by step.
 
     ``first_seq``: give a higher one to each store that clients may take for the one before.
@@ -74,36 +75,32 @@ class MemoryStore(Alone):
 
     # --- messages ----------------------------------------------------------------------------
 
-    def append(
-        self,
-        to: str,
-        sender: str,
-        message_id: str,
-        text: str,
-        now_ms: int,
-        *,
-        ttl_ms: int | None = None,
-        refusal: WireError | None = None,
-    ) -> Receipt:
-        seq = self.mailboxes.duplicate(sender, message_id)
-        if seq is not None:
-            return self._again(seq, to, text)
-        if refusal is not None:
-            raise refusal
-        box, seq = self.mailboxes.append(to, sender, message_id, text_bytes(text), now_ms)
-        self._messages[seq] = Message(seq, now_ms, sender, message_id, text, to)
-        self._log.append(seq)
-        self._undo += [self._log.pop, lambda: self._messages.pop(seq)]
-        if ttl_ms is not None:
-            self.mailboxes.expire_at(box, seq, now_ms + ttl_ms)
-        return Receipt(seq)
+    def append_all(
+        self, sender: str, letters: Sequence[ChatArgs], now_ms: int
+    ) -> list[Receipt | WireError]:
+        outcomes: list[Receipt | WireError] = []
+        placed = self.mailboxes.append_all(sender, letters, now_ms)
+        for (to, text, message_id, ttl_ms), place in zip(letters, placed, strict=True):
+            if isinstance(place, WireError):
+                outcomes.append(place)
+                continue
+            box, seq = place
+            if box is None:
+                outcomes.append(self._again(seq, to, text))
+                continue
+            self._messages[seq] = Message(seq, now_ms, sender, message_id, text, to)
+            self._log.append(seq)
+            self._undo += [self._log.pop, partial(self._messages.pop, seq)]
+            if ttl_ms is not None:
+                self.mailboxes.expire_at(box, seq, now_ms + ttl_ms)
+            outcomes.append(Receipt(seq))
+        return outcomes
 
-    def _again(self, seq: int, to: str, text: str) -> Receipt:
+    def _again(self, seq: int, to: str, text: str) -> Receipt | WireError:
         """Answer a repeated id, comparing it with the first copy as long as that is kept."""
         first = self._messages.get(seq)
-        if first is not None and (first.to, first.text) != (to, text):
-            raise conflict()
-        return Receipt(seq)
+        same = first is None or (first.to, first.text) == (to, text)
+        return Receipt(seq) if same else conflict()
 
     def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
         mailboxes = self.mailboxes

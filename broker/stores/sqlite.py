@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.core.alone import Alone
-from broker.core.mailbox import Mailbox, fitting, text_bytes
+from broker.core.mailbox import Mailbox, fitting
 from broker.core.mailboxes import Mailboxes, conflict
 from broker.core.model import (
     Account,
@@ -28,6 +28,7 @@ from broker.core.model import (
     Receipt,
     Room,
 )
+from broker.core.one_by_one import OneByOne
 from broker.core.ports import (
     DEFAULT_LIMITS,
     Key,
@@ -46,11 +47,11 @@ from broker.stores.sqlite_log import MessageLog
 from broker.stores.sqlite_rebuild import Rebuild
 from broker.stores.sqlite_records import Records
 from broker.stores.sqlite_schema import NoRoomError, open_database
-from broker.wire.commands import SENT
+from broker.wire.commands import SENT, ChatArgs
 from broker.wire.errors import WireError
 
 
-class SqliteStore(Alone):
+class SqliteStore(OneByOne, Alone):
     """One database file. Any thread may call, one at a time (the caller holds the baton)."""
 
     durability = "fsync"
@@ -201,38 +202,34 @@ class SqliteStore(Alone):
 
     # --- messages ----------------------------------------------------------------------------
 
-    def append(
-        self,
-        to: str,
-        sender: str,
-        message_id: str,
-        text: str,
-        now_ms: int,
-        *,
-        ttl_ms: int | None = None,
-        refusal: WireError | None = None,
-    ) -> Receipt:
-        mailboxes = self.mailboxes
-        seq = mailboxes.duplicate(sender, message_id)
-        if seq is not None:
-            return self._again(seq, to, text)
-        if refusal is not None:
-            raise refusal
-        box, seq = mailboxes.append(to, sender, message_id, text_bytes(text), now_ms)
-        self._staged += (seq, box.key, sender, message_id, now_ms, text)
-        if ttl_ms is not None:
-            mailboxes.expire_at(box, seq, now_ms + ttl_ms)
-            self._expiring.append((seq, now_ms + ttl_ms))
-        return Receipt(seq)
+    def append_all(
+        self, sender: str, letters: Sequence[ChatArgs], now_ms: int
+    ) -> list[Receipt | WireError]:
+        outcomes: list[Receipt | WireError] = []
+        staged = self._staged
+        placed = self.mailboxes.append_all(sender, letters, now_ms)
+        for (to, text, message_id, ttl_ms), place in zip(letters, placed, strict=True):
+            if isinstance(place, WireError):
+                outcomes.append(place)
+                continue
+            box, seq = place
+            if box is None:
+                outcomes.append(self._again(seq, to, text))
+                continue
+            staged += (seq, box.key, sender, message_id, now_ms, text)
+            if ttl_ms is not None:
+                self.mailboxes.expire_at(box, seq, now_ms + ttl_ms)
+                self._expiring.append((seq, now_ms + ttl_ms))
+            outcomes.append(Receipt(seq))
+        return outcomes
 
-    def _again(self, seq: int, to: str, text: str) -> Receipt:
+    def _again(self, seq: int, to: str, text: str) -> Receipt | WireError:
         """Answer a repeated id, comparing it with the first copy as long as that is kept."""
         self._flush_staged()
         first = self._log.first(seq)
         box = self._box(first[0]) if first else None
-        if first and box and (box.name, first[1]) != (to, text):
-            raise conflict()
-        return Receipt(seq)
+        same = first is None or box is None or (box.name, first[1]) == (to, text)
+        return Receipt(seq) if same else conflict()
 
     def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
         mailboxes = self.mailboxes

@@ -1,7 +1,9 @@
 """The text door: TCP lines of the 2020 clients in, requests to the broker out, one reply a line.
 
-A connection is a small object and a socket: no thread, no buffer of its own, and a task only while
-a line is being answered. Source: docs/PROTOCOL.md, "The text door".
+A connection is a small object and a socket: no thread, no task, no buffer of its own. What a line
+asks of the broker stands in `broker.transports.text_commands`. Lines that arrive in one turn of the
+loop leave together, and a reply is written as soon as the broker's answer is taken in.
+Source: docs/PROTOCOL.md, "The text door".
 """
 
 from __future__ import annotations
@@ -10,14 +12,14 @@ import asyncio
 import logging
 import select
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from broker.transports.deadlines import Deadlines
+from broker.transports.text_commands import Answer, Commands
 from broker.wire import text
 from broker.wire.errors import Code, WireError
-from broker.wire.limits import LINE_INBOX_MESSAGES_MAX
 
 #: Taken from a socket at once, and so the most that waits behind a line that is being answered.
 RECEIVE_BYTES_MAX: Final = 16_384
@@ -25,8 +27,6 @@ RECEIVE_BYTES_MAX: Final = 16_384
 ACCEPTED_AT_ONCE_MAX: Final = 8
 #: Connections that wait to be taken in: the clients of a whole course come in the same second.
 BACKLOG_CONNECTIONS: Final = 1_024
-#: Pages of `user_on` in one reply (a page has 1000 names): bounds what one line may cost.
-USER_PAGES_MAX: Final = 100
 #: A reply in full before the ERROR of a stop follows: clients that read a reply's last bytes
 #: together with the next frame cannot parse either.
 SETTLE_MS: Final = 100
@@ -46,21 +46,29 @@ _log = logging.getLogger("kotak.text")
 Guard = Callable[[Callable[[], asyncio.BufferedProtocol]], Callable[[], asyncio.BaseProtocol]]
 
 
-class Broker(Protocol):
-    """What the door needs of a client of the broker."""
+class Asked(Protocol):
+    """A request that was answered."""
 
-    async def request(
-        self, command: str, args: Mapping[str, Any], *, token: str | None
-    ) -> dict[str, Any]:
+    def value(self) -> dict[str, Any]:
         """Return the result. Errors: `WireError`, ``unavailable`` where no answer came."""
         ...
 
 
-class Answer(NamedTuple):
-    """One reply, and the sequence to acknowledge once the peer's system has it (None: nothing)."""
+#: Hears of an answer.
+Heard = Callable[[Asked], None]
 
-    frame: bytes
-    taken: int | None = None
+
+class Broker(Protocol):
+    """What the door needs of a client of the broker."""
+
+    def begin(
+        self, command: str, args: Mapping[str, Any], *, token: str | None, done: Heard
+    ) -> Callable[[], object]:
+        """Send a request; call ``done`` once it is answered, later. Return what forgets it.
+
+        Errors: `WireError`, where it cannot be sent.
+        """
+        ...
 
 
 class TextGateway:
@@ -95,19 +103,13 @@ class TextGateway:
         self.write_timeout_s = write_timeout_ms / 1_000
         # One for all connections: each read is copied out before the loop turns to the next.
         self.received = memoryview(bytearray(RECEIVE_BYTES_MAX))
-        self._broker = broker
-        self._message_id = message_id
-        self._token_for = token_for
+        #: `Broker.begin`.
+        self.begin = broker.begin
+        self.steps = Commands(message_id, token_for).steps
         self._connections_max = connections_max
         self._connections: set[_Connection] = set()
         self._stopping = False
         self._server: asyncio.Server | None = None
-        self._handlers: Final[Mapping[str, Callable[[text.Line], Awaitable[Answer]]]] = {
-            "chat": self._chat,
-            "kotakmasuk": self._kotakmasuk,
-            "user_on": self._user_on,
-            "logout": self._logout,
-        }
 
     @property
     def connections(self) -> int:
@@ -135,13 +137,13 @@ class TextGateway:
     async def stop(self, *, grace_ms: int = 3_000) -> None:
         """Stop accepting, let each connection finish its line, answer an ERROR, close.
 
-        Lines read meanwhile are answered ERROR. Takes three times ``grace_ms`` at the very most.
+        Lines read meanwhile are answered ERROR. Takes twice ``grace_ms`` and a little at most.
         """
         if self._server is None:
             return
         self._server.close()
         self._stopping = True
-        if busy := [line for line in (peer.line for peer in self._connections) if line]:
+        if busy := [peer.at_rest() for peer in self._connections if peer.line]:
             await asyncio.wait(busy, timeout=grace_ms / 1_000)
         if self._connections:
             await asyncio.sleep(SETTLE_MS / 1_000)
@@ -152,8 +154,6 @@ class TextGateway:
         for peer in list(self._connections):
             peer.abort()
             await peer.closed
-        if busy:
-            await asyncio.wait(busy, timeout=grace_ms / 1_000)
         await self._server.wait_closed()
         self._server = None
 
@@ -172,74 +172,25 @@ class TextGateway:
     def forget(self, peer: _Connection) -> None:
         self._connections.discard(peer)
 
-    async def answer(self, line: text.Line | WireError, address: Callable[[], str]) -> Answer:
-        """Answer one line, or the fault that was found in it; raises nothing but cancellation.
-
-        ``address`` tells where it came from.
-        """
+    def begun(self, line: text.Line | bytes) -> bytes | None:
+        """Count a line; return its reply where the broker is not to be asked."""
         self.lines += 1
-        if isinstance(line, WireError):
-            await asyncio.sleep(0)  # a flood of rubbish lets the other connections in between
-            return Answer(text.error_reply(line))
-        if self._stopping:
-            return Answer(text.error_reply(_STOPPING))
-        try:
-            if line.command == "login":
-                return await self._login(line, address())
-            return await self._handlers[line.command](line)
-        except WireError as error:
+        if isinstance(line, bytes):
+            return line
+        return text.error_reply(_STOPPING) if self._stopping else None
+
+    def refusal(self, error: Exception, line: text.Line) -> Answer:
+        """Return the answer to a line that failed; a fault of ours is counted and logged."""
+        if isinstance(error, WireError):
             return Answer(text.error_reply(error))
-        except Exception as error:  # noqa: BLE001 - the client waits for a reply, whatever happened
+        self._report(error, line)
+        return Answer(text.error_reply(_INTERNAL))
+
+    def not_taken(self, error: Exception | None, line: text.Line) -> None:
+        """Note that an inbox reply was not acknowledged (None: nor was it tried)."""
+        self.untaken += 1
+        if error is not None and not isinstance(error, WireError):
             self._report(error, line)
-            return Answer(text.error_reply(_INTERNAL))
-
-    async def acknowledge(self, line: text.Line, seq: int | None) -> None:
-        """Take what has been read (None: it was not). Where that fails, it comes again."""
-        if seq is None:
-            self.untaken += 1
-            return
-        try:
-            await self._broker.request("ack", {"seq": seq}, token=line.token)
-        except WireError:
-            self.untaken += 1
-        except Exception as error:  # noqa: BLE001 - the reply is out: nobody is left to tell
-            self.untaken += 1
-            self._report(error, line)
-
-    # --- the commands ------------------------------------------------------------------------
-
-    async def _login(self, line: text.Line, address: str) -> Answer:
-        token = self._token_for(address)
-        result = await self._broker.request("login", line.args, token=token)
-        return Answer(text.login_reply(result["token"]))
-
-    async def _chat(self, line: text.Line) -> Answer:
-        args = {**line.args, "id": self._message_id()}
-        await self._broker.request("chat", args, token=line.token)
-        return Answer(text.chat_reply())
-
-    async def _kotakmasuk(self, line: text.Line) -> Answer:
-        limit = {"limit": LINE_INBOX_MESSAGES_MAX}
-        result = await self._broker.request("kotakmasuk", limit, token=line.token)
-        reader, messages = result["name"], result["messages"]
-        frame = text.inbox_reply((m["name"], m.get("room", reader), m["text"]) for m in messages)
-        return Answer(frame, taken=messages[-1]["seq"] if messages else None)
-
-    async def _user_on(self, line: text.Line) -> Answer:
-        # A dict, since a user who logs in again between two pages would be listed twice.
-        users: dict[str, None] = {}
-        args: dict[str, str] = {}
-        for _ in range(USER_PAGES_MAX):
-            result = await self._broker.request("user_on", args, token=line.token)
-            users.update((each["user"], None) for each in result["users"])
-            if not result["more"]:
-                break
-            args = {"after": result["users"][-1]["user"]}
-        return Answer(text.users_reply(users))
-
-    async def _logout(self, line: text.Line) -> Answer:
-        await self._broker.request("logout", {}, token=line.token)
-        return Answer(text.logout_reply())
 
     def _report(self, error: Exception, line: text.Line) -> None:
         self.faults += 1
@@ -248,14 +199,22 @@ class TextGateway:
 
 
 class _Connection(asyncio.BufferedProtocol):
-    """One peer: its unfinished line, the line that is being answered, the reply not yet sent."""
+    """One peer: its unfinished line, the line that is being answered, the reply not yet sent.
+
+    A line goes through `_begin`, through `_advance` with each answer of the broker, then `_reply`,
+    `_sent` and `_go_on`.
+    """
 
     __slots__ = (
         "_door",
-        "_drained",
+        "_draining",
         "_ended",
+        "_forget",
         "_lines",
         "_owed",
+        "_resting",
+        "_steps",
+        "_taken",
         "_timer",
         "_transport",
         "closed",
@@ -266,17 +225,21 @@ class _Connection(asyncio.BufferedProtocol):
         self._door = door
         self._lines = text.LineSplitter()
         self._timer: asyncio.TimerHandle | None = None
-        self._drained: asyncio.Future[bool] | None = None
+        self._draining = False  # the operating system has not taken all of a reply
         self._ended = False  # the peer will send no more
         self._owed = False  # a line has been taken and its reply not written yet
-        self.line: asyncio.Task[None] | None = None
+        self._taken: int | None = None  # to be acknowledged once the reply is out
+        self._forget: Callable[[], object] | None = None  # what the broker was asked last
+        self._resting: asyncio.Future[None] | None = None
+        #: What is being answered, or the reply that refuses it.
+        self.line: text.Line | bytes | None = None
         self.closed = asyncio.get_running_loop().create_future()
 
     # --- what the event loop calls -----------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        # 0: a write is finished when the operating system has all of it (see `_send`).
+        # 0: a write is finished when the operating system has all of it (see `_reply`).
         self._transport.set_write_buffer_limits(high=0)
         _keep_alive(transport.get_extra_info("socket"))
         if refusal := self._door.admit(self):
@@ -299,15 +262,16 @@ class _Connection(asyncio.BufferedProtocol):
         return True  # closing is `_rest`'s business: replies may be owed
 
     def resume_writing(self) -> None:
-        # Asked here and not later: a client may well close as soon as it has its reply.
-        if self._drained and not self._drained.done():
-            self._drained.set_result(self._peer_stands())
+        if self._draining:
+            # Asked here and not later: a client may well close as soon as it has its reply. What
+            # follows waits for the transport to have finished its own turn.
+            self._drained(stands=self._peer_stands())
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's signature
         self._disarm()
         self._door.forget(self)
-        if self._drained and not self._drained.done():
-            self._drained.set_result(False)
+        if self._draining:
+            self._drained(stands=False)
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -318,51 +282,138 @@ class _Connection(asyncio.BufferedProtocol):
             self._rest()
         else:
             self._disarm()
-            self.line = asyncio.get_running_loop().create_task(self._serve(line))
+            self._owed = True
+            self.line = line
+            self._begin()
 
-    def _take(self) -> text.Line | WireError | None:
-        """Return the next line that wants a reply, or what is wrong with it."""
+    def _take(self) -> text.Line | bytes | None:
+        """Return the next line that wants a reply, or the reply that refuses it.
+
+        Not the error: that holds the steps it came through, and those would hold it.
+        """
         while (line := self._lines.pop()) is not None:
             try:
                 parsed = text.parse_line(line)
             except WireError as error:
-                return error
+                return text.error_reply(error)
             if parsed is not None:
                 return parsed
         return None
 
-    async def _serve(self, line: text.Line | WireError | None) -> None:
-        """Answer the lines that are there, one after the other, then listen again."""
-        while line is not None and not self._transport.is_closing():
-            self._owed = True
-            answer = await self._door.answer(line, self._address)
-            if self._transport.is_closing():
-                break
-            self._owed = False
-            handed_over = await self._send(answer.frame)
-            if answer.taken is not None and isinstance(line, text.Line):
+    def _begin(self) -> None:
+        assert self.line is not None
+        if self._transport.is_closing():
+            self._go_on()
+        elif refusal := self._door.begun(self.line):
+            self._reply(Answer(refusal))
+        else:
+            self._advance(None)
+
+    def _advance(self, asked: Asked | None) -> None:
+        """Take the line a step further: to the next request, or to its reply.
+
+        Called by the client of the broker, hence nothing may be raised.
+        """
+        self._forget = None  # it leads back here: no cycles for the collector
+        if self._transport.is_closing():
+            self._go_on()
+            return
+        line, door = cast("text.Line", self.line), self._door
+        try:
+            if asked is None:
+                self._steps = door.steps(line, self._address)
+                command, args, token = next(self._steps)
+            else:
+                command, args, token = self._steps.send(asked.value())
+            self._forget = door.begin(command, args, token=token, done=self._advance)
+        except StopIteration as last:
+            answer = last.value
+        except Exception as error:  # noqa: BLE001 - the client waits for a reply, whatever happened
+            answer = door.refusal(error, line)
+        else:
+            return
+        self._reply(answer)
+
+    def _reply(self, answer: Answer) -> None:
+        """Write a reply, and go on when the operating system has all of it."""
+        self._owed = False
+        self._taken = answer.taken
+        # Asked before the write: a client may well close as soon as it has its reply.
+        stands = answer.taken is not None and self._peer_stands()
+        self._transport.write(answer.frame)
+        if self._transport.get_write_buffer_size():
+            self._draining = True
+            self._watch_drain()
+        else:
+            self._sent(stands=stands)
+
+    def _watch_drain(self) -> None:
+        left = self._transport.get_write_buffer_size()
+        later = asyncio.get_running_loop().call_later
+        self._timer = later(self._door.write_timeout_s, self._look_at_drain, left)
+
+    def _look_at_drain(self, before: int) -> None:
+        """Cut off a peer that took nothing of its reply since there were ``before`` bytes."""
+        if self._transport.get_write_buffer_size() >= before:
+            self._door.unread += 1
+            self.abort()
+        else:
+            self._watch_drain()
+
+    def _drained(self, *, stands: bool) -> None:
+        self._draining = False
+        self._disarm()
+        asyncio.get_running_loop().call_soon(lambda: self._sent(stands=stands))
+
+    def _sent(self, *, stands: bool) -> None:
+        """Acknowledge what the peer has taken; ``stands``: it was there when its system had all."""
+        if self._taken is None:
+            self._go_on()
+            return
+        error = None
+        if stands and not self._transport.is_closing():
+            try:
                 # Before the next line, which may read again, and must not find these messages.
-                await self._door.acknowledge(line, answer.taken if handed_over else None)
-            line = self._take()
-        self.line = None
+                args, token = {"seq": self._taken}, cast("text.Line", self.line).token
+                done = self._acknowledged
+                self._forget = self._door.begin("ack", args, token=token, done=done)
+            except Exception as refused:  # noqa: BLE001 - as in `_acknowledged`
+                error = refused
+            else:
+                return
+        self._not_taken(error)
+
+    def _acknowledged(self, asked: Asked) -> None:
+        self._forget = None
+        try:
+            asked.value()
+        except Exception as error:  # noqa: BLE001 - the reply is out: nobody is left to tell
+            self._not_taken(error)
+        else:
+            self._go_on()
+
+    def _not_taken(self, error: Exception | None) -> None:
+        """Count messages that come again, since they were not acknowledged."""
+        self._door.not_taken(error, cast("text.Line", self.line))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Turn to the next line, or listen again; the other connections come in between."""
+        line = None if self._transport.is_closing() else self._take()
+        self.line = line
+        if line is not None:
+            self._owed = True
+            asyncio.get_running_loop().call_soon(self._begin)
+            return
+        if self._resting is not None and not self._resting.done():
+            self._resting.set_result(None)
         if not self._transport.is_closing():
             self._rest()
 
-    async def _send(self, frame: bytes) -> bool:
-        """Write a reply; True when the operating system has all of it and the peer stands."""
-        # Asked before the write: a client may well close as soon as it has its reply.
-        stands = self._peer_stands()
-        self._transport.write(frame)
-        while left := self._transport.get_write_buffer_size():
-            self._drained = asyncio.get_running_loop().create_future()
-            await asyncio.wait((self._drained,), timeout=self._door.write_timeout_s)
-            if self._drained.done():
-                stands = self._drained.result()
-            elif self._transport.get_write_buffer_size() >= left:
-                self._door.unread += 1
-                self.abort()
-                return False
-        return stands and not self._transport.is_closing()
+    def at_rest(self) -> asyncio.Future[None]:
+        """Return what is done once no line is being answered."""
+        self._resting = asyncio.get_running_loop().create_future()
+        return self._resting
 
     def _address(self) -> str:
         """Return the peer's IP address; empty where it was gone before it was accepted."""
@@ -401,8 +452,9 @@ class _Connection(asyncio.BufferedProtocol):
         # Behind a reply that the peer has not read, an ERROR would spoil the reply.
         if self._owed or not self._transport.get_write_buffer_size():
             self._transport.write(text.error_reply(error))
-        if self.line:
-            self.line.cancel()
+        if self._forget is not None:
+            self._forget()
+        self._draining = False
         self._transport.close()
         later = asyncio.get_running_loop().call_later
         self._timer = later(self._door.write_timeout_s, self.abort)

@@ -33,7 +33,7 @@ FIGURES: Final[Mapping[str, str]] = {
     "flushes_per_k": "flushes/1k",
     "other_cores": "foreign cores",
 }
-#: Messages a sender of the short run that says how many fill the time.
+#: Messages of the short run that says how many fill the time, and what share of it it must fill.
 _TRIAL_SHARE: Final = 0.1
 _TRIAL_MESSAGES: Final = 500
 _RUN_SECONDS_MAX: Final = 600.0
@@ -112,7 +112,7 @@ class Contest:
     def _amount(self, where: Where, who: Contender) -> int:
         """Return how many messages a sender sends in the wanted time, by a short run."""
         self.say(f"{where}: how fast is {who.name}?")
-        trial = max(_TRIAL_MESSAGES, where.window * 20)
+        trial = max(_TRIAL_MESSAGES // where.senders, where.window * 20)
         while True:
             line = self._point(where, who, trial)
             wanted = int(line["sent_per_s"] * self.seconds / where.senders)

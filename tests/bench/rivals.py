@@ -15,6 +15,7 @@ from tests.bench.contest import Contender, Where
 ONE: Final = Where(1, 1)
 EIGHT: Final = Where(8, 1)
 MANY: Final = Where(2, 100)
+CROWD: Final = Where(1_000, 1)
 
 
 class Rival(NamedTuple):
@@ -54,7 +55,7 @@ RIVALS: Final[Sequence[Rival]] = (
     Rival("Prosody (no fsync), raw client", "prosody", "default", "raw", (ONE, EIGHT, MANY)),
     Rival(
         "thread a connection, in memory, against the text door",
-        "plain", "default", "lib", (EIGHT,), our_client="text",
+        "plain", "default", "lib", (EIGHT, CROWD), our_client="text",
     ),
 )  # fmt: skip
 
@@ -123,6 +124,8 @@ TARGETS: Final[Sequence[Target]] = (
            _REDIS, MANY, "client_cpu_per_M", False, Goal(5.0, 3.0, more=False, unit=" µs")),
     Target("text door, 8 connections, beside a thread a connection that stores nothing",
            "plain-default-lib", EIGHT, "sent_per_s", True, Goal(0.3, 0.5, more=True)),
+    Target("text door, 1,000 connections, beside the same",
+           "plain-default-lib", CROWD, "sent_per_s", True, Goal(1.0, None, more=True)),
 )  # fmt: skip
 
 OWN_TARGETS: Final[Sequence[OwnTarget]] = (

@@ -22,12 +22,14 @@ from clients import (
     Receipt,
     RequestTimeout,
     TooLarge,
+    Unauthorized,
     User,
     WrongThread,
 )
 from clients.outbox import PENDING_MAX
 from clients.owner import _Forks
-from tests.clients.fake_broker import Answer, FakeBroker, polite
+from clients.request import Call
+from tests.clients.fake_broker import RESULTS, Answer, FakeBroker, polite
 
 PATIENT_MS = 20_000
 
@@ -212,6 +214,46 @@ def test_a_cancelled_call_is_forgotten_and_the_client_goes_on(broker: FakeBroker
             task.cancel()
             await client.ping()
             assert client._session.pending == 0
+
+    _run(main())
+
+
+def test_a_command_without_a_task_tells_its_end_and_may_be_followed_by_another(
+    broker: FakeBroker,
+) -> None:
+    async def main() -> None:
+        async with _client(broker) as client:
+            told: list[Call] = []
+
+            def first(call: Call) -> None:
+                told.append(call)
+                client.begin("ping", {}, token=None, done=told.append)
+
+            client.begin("user_on", {}, token="kt_mine", done=first)
+            assert not told  # never before `begin` has returned
+            await _until(lambda: len(told) == 2)
+            assert [call.value() for call in told] == [RESULTS["user_on"], RESULTS["ping"]]
+        with pytest.raises(ClientClosed):
+            client.begin("ping", {}, token=None, done=told.append)
+
+    _run(main())
+    assert broker.requests("user_on")[0][2] == "kt_mine"
+
+
+def test_a_command_without_a_task_can_be_refused_or_forgotten(broker: FakeBroker) -> None:
+    async def main() -> None:
+        async with _client(broker) as client:
+            told: list[Call] = []
+            refusal = WireError(Code.UNAUTHORIZED, "log in first")
+            broker.answer = lambda asked: refusal if asked[1] == "logout" else polite(asked)
+            forget = client.begin("ping", {}, token=None, done=told.append)
+            forget()
+            client.begin("logout", {}, token=None, done=told.append)
+            await _until(lambda: told)
+            with pytest.raises(Unauthorized):
+                told[0].value()
+            await client.ping()
+            assert len(told) == 1
 
     _run(main())
 

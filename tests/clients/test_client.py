@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import threading
 import time
@@ -32,11 +33,12 @@ from clients import (
     WrongThread,
 )
 from clients import client as client_module
-from clients.client import BATCH_FRAMES
-from clients.link import Link
+from clients.client import BATCH_FRAMES, SUBMITTED_MAX
+from clients.link import REPLY_WAIT_MS, Link
 from clients.owner import _Forks
 from clients.pump import Pump
 from clients.results import Message
+from clients.way import CONNECT_MS
 from tests.clients.fake_broker import RESULTS, Answer, FakeBroker, polite
 
 PATIENT_MS = 20_000
@@ -395,13 +397,77 @@ def test_a_call_that_is_interrupted_while_it_waits_is_given_up_and_the_client_go
 ) -> None:
     client.ping()
     with monkeypatch.context() as terminal:
-        terminal.setattr(Pump, "receive", interrupted)  # the answer is there, and so is Ctrl-C
+        terminal.setattr(Pump, "await_reply", interrupted)  # the answer is there, and so is Ctrl-C
         with pytest.raises(KeyboardInterrupt):
             client.send("fadly", "given up")
     assert client._session.pending == 0
     assert client.send("fadly", "next").seq == 7
     texts = [request[3]["text"] for request in broker.requests()]
     assert texts == ["given up", "next"], "nobody waits for it, so it is not repeated"
+
+
+@pytest.mark.parametrize("after", [0, 5 * REPLY_WAIT_MS], ids=["at once", "when it has waited"])
+def test_ctrl_c_ends_a_call_that_nobody_answers(
+    broker: FakeBroker, client: Client, after: int
+) -> None:
+    """Whether it waits for the reply alone, or for the connection as well."""
+
+    def answer(request: Request) -> Answer:
+        if request[1] != "chat":
+            return polite(request)
+        time.sleep(after / 1000)
+        os.kill(os.getpid(), signal.SIGINT)
+        return None
+
+    broker.answer = answer
+    client.ping()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        client.send("fadly", "given up")
+    assert time.monotonic() - begin < PATIENT_MS / 2000
+    assert client._session.pending == 0
+
+
+def test_a_connection_that_is_lost_while_an_answer_is_awaited_is_noticed_at_once(
+    broker: FakeBroker,
+) -> None:
+    def answer(request: Request) -> Answer:
+        answer_later.set()
+        return None
+
+    def restart() -> None:
+        answer_later.wait(PATIENT_MS / 1000)
+        broker.stop()
+        broker.answer = polite
+        broker.start()
+
+    answer_later = threading.Event()
+    broker.answer = answer
+    restarting = threading.Thread(target=restart)
+    restarting.start()
+    # No probe would tell before the call's time is over, and no timer within seconds.
+    with Client(broker.address, timeout_ms=PATIENT_MS, retry_ms=PATIENT_MS) as client:
+        began = time.monotonic()
+        assert client.send("fadly", "hai").seq == 7
+        assert time.monotonic() - began < CONNECT_MS / 2000
+    restarting.join()
+    assert len(broker.requests()) == 2
+
+
+def test_a_batch_of_submissions_goes_out_before_anybody_waits(
+    broker: FakeBroker, client: Client
+) -> None:
+    """Also where the connection is still to be made, or was lost meanwhile."""
+    sent = 0
+    for _ in range(2):
+        while not broker.requests():
+            client.submit("fadly", str(sent))
+            sent += 1
+            assert sent < SUBMITTED_MAX
+            time.sleep(0.0001)
+        broker.stop()
+        broker.seen.clear()
+        broker.start()
 
 
 def test_what_is_interrupted_while_it_is_sent_breaks_the_connection_and_not_the_order(

@@ -11,7 +11,7 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 def _ids(clock_ms: Callable[[], int], random_bytes: Callable[[int], bytes] = bytes) -> MessageIds:
-    return MessageIds(clock_ms=clock_ms, random_bytes=random_bytes)
+    return MessageIds(clock_ns=lambda: clock_ms() * 1_000_000, random_bytes=random_bytes)
 
 
 def _decode(ulid: str) -> int:
@@ -38,6 +38,15 @@ def test_all_random_bits_reach_the_id() -> None:
     assert low == 5 << 80
     # The counter starts in the lower half of its 20 bits.
     assert high == (5 << 80) + ((1 << 60) - 1 << 20) + (1 << 19) - 1
+
+
+def test_each_millisecond_has_random_bits_of_its_own_and_all_its_ids_share_them() -> None:
+    clock = iter((1_999_999, 2_000_000, 2_999_999, 3_000_000))
+    random = iter(bytes([n]) * 12 for n in range(1, 4))
+    make = MessageIds(clock_ns=lambda: next(clock), random_bytes=lambda _: next(random))
+    prefixes = [make()[:22] for _ in range(4)]
+    assert prefixes[1] == prefixes[2]
+    assert len({prefix[10:] for prefix in prefixes}) == 3
 
 
 @given(st.lists(st.integers(0, 2**47), min_size=2, max_size=50))

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from broker.core.dispatcher import Job
 from broker.core.handlers import Policy
 from broker.core.model import Message, Page, Receipt
 from broker.core.ports import Audit, Key, Operations, R, Record, Store, StoreFullError, StoreLimits
-from broker.core.service import Finished, Job, Service
+from broker.core.service import Finished, Service
 from broker.core.sessions import SessionLimits
 from broker.stores.memory import MemoryStore
 from broker.wire.codec import unpack_reply
+from broker.wire.commands import ChatArgs
 from broker.wire.envelope import EVENT, Reply, decode_reply, encode_request, encoder
 from broker.wire.errors import Code, WireError
 
@@ -65,20 +67,12 @@ class FaultyStore(MemoryStore):
             if fault is not None:
                 raise fault
 
-    def append(
-        self,
-        to: str,
-        sender: str,
-        message_id: str,
-        text: str,
-        now_ms: int,
-        *,
-        ttl_ms: int | None = None,
-        refusal: WireError | None = None,
-    ) -> Receipt:
-        if refusal is None:
+    def append_all(
+        self, sender: str, letters: Sequence[ChatArgs], now_ms: int
+    ) -> list[Receipt | WireError]:
+        if any(self.mailboxes.duplicate(sender, each.message_id) is None for each in letters):
             self._take_room()
-        return super().append(to, sender, message_id, text, now_ms, ttl_ms=ttl_ms, refusal=refusal)
+        return super().append_all(sender, letters, now_ms)
 
     def put(self, record: Record) -> None:
         self._take_room()

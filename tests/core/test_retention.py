@@ -9,6 +9,7 @@ from broker.core.mailbox import Mailbox
 from broker.core.mailboxes import Mailboxes
 from broker.core.ports import StoreLimits
 from broker.core.retention import Retention, Row
+from broker.wire.commands import ChatArgs
 
 NOW_MS = 1_000_000
 LIMITS = StoreLimits(
@@ -26,8 +27,8 @@ def boxes() -> Mailboxes:
     boxes = Mailboxes(LIMITS)
     for key, name in enumerate(["bob", "#den"], 1):
         boxes.add(Mailbox(name, key))
-    for number in range(4):
-        boxes.append("bob", "ann", str(number), 10, 0)
+    letters = [ChatArgs("bob", "x" * 10, str(number), None) for number in range(4)]
+    boxes.append_all("ann", letters, 0)
     boxes.acknowledge(boxes.find("bob"), "", 3)
     return boxes
 

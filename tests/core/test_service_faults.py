@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker.core import handlers, service
+from broker.core import dispatcher, handlers
 from broker.core.ports import StoreFailedError, StoreFullError
 from broker.core.refusals import RETRY_AFTER_MS
 from broker.core.service import Finished
@@ -176,7 +176,7 @@ def break_command(
 ) -> Mapping[str, handlers.CommandSpec]:
     broken = dict(handlers.COMMANDS)
     broken[name] = replace(broken[name], handle=handle)
-    monkeypatch.setattr(service, "COMMANDS", broken)
+    monkeypatch.setattr(dispatcher, "COMMANDS", broken)
     return broken
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker.exits import Exit
+from broker.wire.errors import Code
 from clients import Client
 from tests.e2e.program import Serving, complaint, connect, eventually, run
 from tests.e2e.program import refused as refusal
@@ -88,6 +89,26 @@ def test_what_was_sent_to_one_broker_is_read_at_another_and_after_a_kill(
         one.end()
         with one.again("--demo", "--store", url) as again, connect(again, "fadly", "prp") as fadly:
             assert texts(fadly) == ["over there"]
+
+
+def test_who_guesses_a_password_at_several_brokers_is_slowed_as_by_one(
+    tmp_path: Path, url: str
+) -> None:
+    def guess(broker: Serving) -> Code:
+        with Client(broker.zmq) as client:
+            return refusal(lambda: client.login("shafwa", "a guess"))
+
+    with (
+        serving(tmp_path / "a", url) as one,
+        serving(tmp_path / "b", url) as other,
+        serving(tmp_path / "c", url) as third,
+    ):
+        codes = [guess(broker) for broker in (one, other, third) * 2]
+        assert codes == [Code.BAD_CREDENTIALS] * 5 + [Code.RATE_LIMITED]
+        connect(third, "fadly", "prp").close()
+        for broker in (one, other, third):
+            ended = broker.stop()
+            assert "shafwa" not in ended.err
 
 
 def test_a_server_that_goes_and_comes_is_told_as_unavailable_and_then_serves(

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final, Protocol
 
+from broker.core.dispatcher import Job
 from broker.core.handlers import Policy
 from broker.core.model import Route
 from broker.core.ports import StoreFailedError, StoreUnavailableError
 from broker.core.rates import SendLimits
-from broker.core.service import Arrival, Finished, Job, Service, Turn
+from broker.core.service import Arrival, Finished, Service, Turn
 from broker.core.sessions import SessionLimits
 from broker.server.assembly import WallClock
 from tests.core.fakes import FakeHasher

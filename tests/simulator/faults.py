@@ -22,6 +22,7 @@ from broker.core.ports import (
     StoreUnavailableError,
 )
 from broker.stores import LocalStore
+from broker.wire.commands import ChatArgs
 from broker.wire.errors import WireError
 
 Kind = Literal["crash", "fail", "outage"]
@@ -175,6 +176,13 @@ class FaultyStore(Alone):
             to, sender, message_id, text, now_ms, ttl_ms=ttl_ms, refusal=refusal
         )
 
+    def append_all(
+        self, sender: str, letters: Sequence[ChatArgs], now_ms: int
+    ) -> Sequence[Receipt | WireError]:
+        self._faults.step("append")
+        self._faults.take_room()
+        return self._engine.append_all(sender, letters, now_ms)
+
     def read(self, user: str, device: str, after: int, limit: int, bytes_max: int) -> Page:
         self._faults.step("read")
         return self._engine.read(user, device, after, limit, bytes_max)
@@ -224,7 +232,10 @@ class FaultyStore(Alone):
 
 
 class SharedFaultyStore(FaultyStore):
-    """The same over an engine that brokers share. ``last`` tells its highest sequence."""
+    """The same over an engine that brokers share. ``last`` tells its highest sequence.
+
+    Limits stay each broker's own: the server's clock, by which shared ones go, is not the run's.
+    """
 
     _engine: Any
 

@@ -63,7 +63,9 @@ class Hears(Listener):
     def _look(self) -> None:
         ears, now = self._ears, vars(news)["time"].monotonic()
         if ears is None:
-            ears = self._ears = Ears(self._url, self._keys, self._bell, self._say)
+            ears = self._ears = Ears(
+                self._url, self._keys, self._bell, self._say, self._tried.append
+            )
             ears._link = link.Link(self._url)
         if ears.wanted != self._wanted or ears._opening:
             ears._fresh = set(self._wanted - ears.wanted)

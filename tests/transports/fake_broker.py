@@ -11,6 +11,7 @@ from typing import Any
 
 from broker.transports.text_gateway import TextGateway
 from broker.wire.errors import Code, WireError
+from tests.transports.async_broker import AsyncBroker
 
 USERS = {
     "shafwa": ("mks", "Shafwa"),
@@ -20,13 +21,14 @@ USERS = {
 }
 
 
-class FakeBroker:
+class FakeBroker(AsyncBroker):
     """Answers as docs/PROTOCOL.md says; ``calls`` records every command, in order.
 
     ``hold[command]`` is awaited before the command is carried out; ``fail[command]`` is raised.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.hold: dict[str, asyncio.Event] = {}
         self.fail: dict[str, Exception] = {}

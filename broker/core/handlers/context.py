@@ -18,6 +18,7 @@ from broker.core.ports import Hasher, Operations, Store
 from broker.core.rates import SendLimits, SendRates
 from broker.core.rooms import Rooms
 from broker.core.sessions import Session, SessionLimits, Sessions
+from broker.core.shared_rates import SharedRates
 from broker.core.subscriptions import Subscriptions
 from broker.wire.errors import WireError
 
@@ -87,7 +88,7 @@ class Context:
     subscriptions: Subscriptions
     policy: Policy
     #: None where anybody may send as fast as they can.
-    rates: SendRates | None
+    rates: SendRates | SharedRates | None
     #: The broker's name and version, for `hello`.
     server: str
     #: The key that a connection has proved to be its own; None where it is not encrypted.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from broker.core.blocks import blocked_by_recipient
 from broker.core.handlers.context import (
@@ -13,13 +13,13 @@ from broker.core.handlers.context import (
     Result,
 )
 from broker.core.mailbox import text_bytes
-from broker.core.model import Lost, Message, Page
+from broker.core.model import Lost, Message, Page, Receipt
 from broker.wire import commands
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import EVENT_BYTES_MAX, INBOX_BYTES_MAX, SEQ_MAX, TEXT_BYTES_MAX
 
 
-def handle_chat(ctx: Context, args: commands.ChatArgs) -> Result:
+def handle_chat(ctx: Context, args: commands.ChatArgs) -> Receipt:
     """Append one message to a mailbox; a repeated id gets the first answer again.
 
     Errors: ``no_such_user``, ``no_such_room``, ``blocked``, ``mailbox_full``, ``conflict``,
@@ -33,8 +33,7 @@ def handle_chat(ctx: Context, args: commands.ChatArgs) -> Result:
     if args.to in ctx.subscriptions:
         ctx.subscriptions.wake(args.to)
     sender, refusal = ctx.session.user, ctx.refusal
-    blocked = ctx.blocks.by_user.get(args.to)
-    if blocked is not None and sender in blocked:
+    if _is_blocked(ctx, args.to, sender):
         refusal = blocked_by_recipient()
     # One store step: duplicate check, limits and append must not come apart. Nor may a refusal come
     # before it: it would say of a message that is stored, whose answer was lost, that it is not.
@@ -47,6 +46,39 @@ def handle_chat(ctx: Context, args: commands.ChatArgs) -> Result:
         ttl_ms=args.ttl_ms,
         refusal=refusal,
     )
+
+
+def handle_chats(
+    ctx: Context, letters: Sequence[commands.ChatArgs]
+) -> Sequence[Receipt | WireError]:
+    """As `handle_chat`, for messages that one sender sent one behind the other.
+
+    Hot path. What may be refused to one of them and not to the next is left to `handle_chat`.
+    """
+    sender, subscriptions = ctx.session.user, ctx.subscriptions
+    if (
+        ctx.refusal is not None
+        or ctx.rates is not None
+        or ctx.policy.sends.message_bytes_max < TEXT_BYTES_MAX
+        or (ctx.blocks.by_user and any(_is_blocked(ctx, each.to, sender) for each in letters))
+    ):
+        return [_outcome_of(ctx, each) for each in letters]
+    if subscriptions:
+        for name in {each.to for each in letters}:
+            subscriptions.wake(name)
+    return ctx.store.append_all(sender, letters, ctx.now_ms)
+
+
+def _outcome_of(ctx: Context, args: commands.ChatArgs) -> Receipt | WireError:
+    try:
+        return handle_chat(ctx, args)
+    except WireError as error:
+        return error.bare()
+
+
+def _is_blocked(ctx: Context, to: str, sender: str) -> bool:
+    blocked = ctx.blocks.by_user.get(to)
+    return blocked is not None and sender in blocked
 
 
 def handle_block(ctx: Context, args: commands.UserArgs) -> Result:

@@ -73,6 +73,8 @@ _LIGHT_KEYS: Final = (":seen", ":due")
 _LIGHT_SCRIPTS: Final = frozenset(
     _DIGESTS[name]
     for name in (
+        "attempt",
+        "draw",
         "expire",
         "give",
         "page",

@@ -4,7 +4,8 @@ Sharded channels give the hints, each on the server that has its slot: ``PLACE:w
 (the sequence of what was appended) and ``INDEX:changes`` (a user). A hint may be lost. So every few
 seconds what it would have said is compared with the store: the last sequence of each mailbox, and
 the streams of changes. Where a connection breaks, all are made anew, and then the news is that
-anything may have changed.
+anything may have changed. What comes on ``INDEX:tried`` (see `broker.stores.redis.limits`) is
+handed on as it is, and what is lost of it stays so.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import selectors
 import socket
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -51,6 +52,8 @@ _END_S: Final = 5.0
 _AT_ONCE: Final = 500
 #: News that waits to be asked for; above it, it is that anything may have changed.
 _WAITING_MAX: Final = 100_000
+#: Attempts at passwords that wait to be asked for, the latest: more than brokers hash in seconds.
+_TRIED_MAX: Final = 10_000
 
 _ANYTHING: Final = News(Kind.ALL, "")
 _FAILURES: Final = (
@@ -77,6 +80,7 @@ class Listener:
         # Between the thread and its caller: news, with the highest sequence that it told of.
         self._lock = threading.Lock()
         self._waiting: dict[News, int] = {}
+        self._tried: deque[bytes] = deque(maxlen=_TRIED_MAX)
         self._wanted: frozenset[str] = frozenset()
         self._compared_at = time.monotonic()
         self._bell, self._rope = socket.socketpair()
@@ -101,6 +105,10 @@ class Listener:
             self._known.clear()  # a server that took over may give lower sequences
         known = self._known
         return [each for each, seq in heard.items() if not seq or seq > known.get(each.name, 0)]
+
+    def tried(self) -> list[bytes]:
+        """Return what was told of attempts at passwords, this broker's own too."""
+        return [self._tried.popleft() for _ in range(len(self._tried))]
 
     def listen(self, names: Iterable[str]) -> None:
         """Want news of these mailboxes."""
@@ -148,7 +156,7 @@ class Listener:
         pause_s, told = _PAUSE_S, False
         while not self._closing:
             began = time.monotonic()
-            ears = Ears(self._url, self._keys, self._bell, self._say)
+            ears = Ears(self._url, self._keys, self._bell, self._say, self._tried.append)
             try:
                 self._listen(ears)
             except _FAILURES as error:
@@ -206,11 +214,17 @@ class Ears:
     """The connections, from their making until the first of them breaks."""
 
     def __init__(
-        self, url: RedisUrl, keys: Keys, bell: socket.socket, say: Callable[..., None]
+        self,
+        url: RedisUrl,
+        keys: Keys,
+        bell: socket.socket,
+        say: Callable[..., None],
+        hand_on: Callable[[bytes], None],
     ) -> None:
         self._url = url
         self._keys = keys
         self._say = say
+        self._hand_on = hand_on
         self._nodes = nodes_of(url)
         self._link: Link | None = None
         self._selector = selectors.DefaultSelector()
@@ -218,9 +232,11 @@ class Ears:
         self.wanted: frozenset[str] = frozenset()
         self._connections: dict[Node, Connection] = {}
         self._heard_at: dict[Connection, float] = {}
-        #: By channel: the mailbox, or (of changes) nothing; and where each is subscribed to.
+        #: By channel: the mailbox, or (of changes and attempts) nothing; and where each is
+        #: subscribed to.
         self._names: dict[bytes, str] = {}
         self._places: dict[bytes, Connection] = {}
+        self._tried = frozenset(channel.encode() for channel in keys.shards("tried"))
         #: Channels that no server has confirmed yet, and ends that none has.
         self._unconfirmed: set[bytes] = set()
         self._leaving: Counter[bytes] = Counter()
@@ -239,8 +255,8 @@ class Ears:
     def open(self, wanted: frozenset[str]) -> None:
         """Connect, and subscribe to everything."""
         self._link = Link(self._url)
-        for channel in self._keys.shards("changes"):
-            self._names[channel.encode()] = ""
+        changes = (channel.encode() for channel in self._keys.shards("changes"))
+        self._names = dict.fromkeys([*changes, *self._tried], "")
         self._subscribe(list(self._names))
         self.want(wanted)
 
@@ -335,7 +351,9 @@ class Ears:
         if name is None:
             return  # no longer wanted
         if kind == b"smessage":
-            if name:
+            if channel in self._tried:
+                self._hand_on(what)
+            elif name:
                 seq = int(what)
                 self._last[name] = max(seq, self._last.get(name, 0))
                 self._say(News(Kind.MAILBOX, name), seq)

@@ -40,7 +40,10 @@ from broker.core.ports import (
     StoreUnavailableError,
     StoreUnusableError,
 )
+from broker.core.rates import SendLimits
+from broker.core.shared_limits import Claim, Grant, Tried
 from broker.stores.redis.keys import MOVING, Keys
+from broker.stores.redis.limits import SharedLimits
 from broker.stores.redis.link import Call, Link, script
 from broker.stores.redis.messages import messages
 from broker.stores.redis.news import Listener
@@ -53,7 +56,7 @@ from broker.stores.redis.telling import Teller
 from broker.stores.redis.url import parse_url
 from broker.stores.redis.walk import Expiry, Walk
 from broker.stores.redis.witness import Witness
-from broker.wire.commands import INBOX, SENT
+from broker.wire.commands import INBOX, SENT, ChatArgs
 from broker.wire.errors import WireError
 from broker.wire.limits import DEVICES_PER_USER_MAX, ROOM_MARK
 
@@ -87,6 +90,7 @@ class RedisStore:
             raise
         self._teller = Teller(self._link, self._keys)
         self._listener = Listener(where, self._keys)
+        self._shared_limits = SharedLimits(self._link, self._keys, self._teller.own)
         self._link.when_lost(self._compare)
         self._records = Records(self._link, self._keys, self._teller.changed)
         self._rooms = Rooms(self._link, self._keys)
@@ -182,6 +186,14 @@ class RedisStore:
         if expires_ms is not None:
             self._expiry.schedule(to, expires_ms)
         return receipt
+
+    def append_all(
+        self, sender: str, letters: Sequence[ChatArgs], now_ms: int
+    ) -> Sequence[Receipt | WireError]:
+        return [
+            self.append(to, sender, message_id, text, now_ms, ttl_ms=ttl_ms)
+            for to, text, message_id, ttl_ms in letters
+        ]
 
     def _appended(
         self, receipt: Promised, to: str, sender: str, refusal: WireError | None, reply: Any
@@ -369,6 +381,22 @@ class RedisStore:
 
     def claim(self, name: str) -> bool:
         return self._teller.claim(name)
+
+    def draw(
+        self, user: str, used: int, wanted: int, limits: SendLimits, *, at_once: bool = False
+    ) -> Grant:
+        return self._shared_limits.draw(user, used, wanted, limits, at_once=at_once)
+
+    def claim_attempt(self, user: str, address: str, *, at_home: bool, failures_max: int) -> Claim:
+        return self._shared_limits.claim_attempt(
+            user, address, at_home=at_home, failures_max=failures_max
+        )
+
+    def end_attempt(self, tried: Tried) -> None:
+        self._shared_limits.end_attempt(tried)
+
+    def tried(self) -> Sequence[Tried]:
+        return self._shared_limits.heard(self._listener.tried())
 
     # --- keeping house -----------------------------------------------------------------------
 

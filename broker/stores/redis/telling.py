@@ -35,7 +35,8 @@ class Teller:
     def __init__(self, link: Link, keys: Keys) -> None:
         self._link = link
         self._keys = keys
-        self._own = secrets.token_hex(8)
+        #: What this broker calls itself.
+        self.own = secrets.token_hex(8)
         self._changed: dict[str, None] = {}
         self._sweep_at_ms = 0
         self._swept = 0
@@ -83,5 +84,5 @@ class Teller:
     def claim(self, name: str) -> bool:
         """Be the one that makes a user or a room; again is the same."""
         key = self._keys.of(name, "claim")
-        before = self._link.one(("SET", key, self._own, "NX", "GET", "PX", CLAIM_MS))
-        return before in (None, self._own.encode())
+        before = self._link.one(("SET", key, self.own, "NX", "GET", "PX", CLAIM_MS))
+        return before in (None, self.own.encode())

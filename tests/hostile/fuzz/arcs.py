@@ -16,7 +16,14 @@ import broker
 
 _BROKER: Final = Path(broker.__file__).parent
 #: What is looked at: the code that bytes from outside come to.
-WATCHED: Final = ("wire", "core", "transports/text_gateway.py", "accounts_file.py", "config.py")
+WATCHED: Final = (
+    "wire",
+    "core",
+    "transports/text_gateway.py",
+    "transports/text_commands.py",
+    "accounts_file.py",
+    "config.py",
+)
 
 
 class Arcs:

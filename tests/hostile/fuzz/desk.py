@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from broker.core.attempts import ENTRIES_MAX
 from broker.core.dedup import DedupLimits
+from broker.core.dispatcher import Job
 from broker.core.handlers import Policy
 from broker.core.model import (
     AuditEntry,
@@ -31,7 +32,7 @@ from broker.core.model import (
 )
 from broker.core.ports import Store, StoreFullError, StoreLimits
 from broker.core.rates import SendLimits
-from broker.core.service import SLOW_REQUESTS_MAX, Arrival, Finished, Job, Service
+from broker.core.service import SLOW_REQUESTS_MAX, Arrival, Finished, Service
 from broker.core.sessions import SessionLimits
 from broker.wire.codec import unpack_reply, unpack_request
 from broker.wire.envelope import ERROR, EVENT, OK, encode_request, encoder

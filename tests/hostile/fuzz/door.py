@@ -30,6 +30,7 @@ from tests.hostile.fuzz.dispatching import quiet
 from tests.hostile.fuzz.lines import WORDS, Lines, segments
 from tests.hostile.fuzz.mutate import mutate
 from tests.hostile.fuzz.tally import Failure, Tally, resident_bytes
+from tests.transports.async_broker import AsyncBroker
 
 TARGET: Final = "door"
 #: Connections to one world.
@@ -43,10 +44,11 @@ _encode: Final = encoder()
 _INTERNAL: Final = "a fault of the broker"
 
 
-class Inside:
+class Inside(AsyncBroker):
     """The broker behind the door: each request is a turn of the service, and its slow work."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._world = World(POLICIES[0], limits=LIMITS)
         self._ids = count(1)
         for user in USERS:

@@ -16,7 +16,7 @@ import pytest
 from broker.core.handlers import COMMANDS as TABLE
 from broker.core.handlers import CommandSpec
 from broker.core.service import Service
-from broker.transports.text_gateway import TextGateway
+from broker.transports.text_commands import Commands
 from broker.wire import text
 from broker.wire.codec import unpack_reply
 from broker.wire.commands import PARSERS
@@ -242,10 +242,10 @@ def test_a_count_that_is_wrong_is_found() -> None:
 
 
 def test_a_line_with_a_fault_is_found(nothing_kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(self: TextGateway, line: text.Line) -> Any:
+    def broken(self: Commands, line: text.Line) -> Any:
         raise LookupError
 
-    monkeypatch.setattr(TextGateway, "_user_on", broken)
+    monkeypatch.setattr(Commands, "_user_on", broken)
     tally = door.Knocking("test").run(500, seconds_max=LONG_S, told=_silent)
     assert any("no line is a fault" in each.signature for each in tally.failures)
 

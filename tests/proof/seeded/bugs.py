@@ -127,7 +127,7 @@ def _rollback_keeps_ids() -> Planted:
 
 @_bug("a retry is stored as a second copy")
 def _retry_makes_a_second_copy() -> Planted:
-    return patch.object(Mailboxes, "duplicate", lambda self, sender, message_id: None)
+    return patch.object(DedupWindow, "find", lambda self, sender, message_id: None)
 
 
 # --- order and cursors ---------------------------------------------------------------------------
