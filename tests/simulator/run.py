@@ -97,7 +97,7 @@ class _World:
     def __init__(self, plan: Plan, place: Place, trace: Callable[[str], None] | None) -> None:
         self.plan = plan
         self.time = Scheduler(trace)
-        self.journal = Journal()
+        self.journal = Journal(own_places=plan.engine == "redis")
         self._luck = Random(f"faults {plan.seed}")
         disk = place.disk(plan, _limits(plan))
         #: The brokers, and the one that something happens to now.

@@ -20,6 +20,7 @@ from broker.core.ports import (
 )
 from broker.core.replies import Replies
 from broker.stores.redis import RedisStore
+from broker.stores.redis.link import script
 from broker.wire.codec import unpack_reply
 from broker.wire.errors import Code, WireError
 from tests.core.fakes import FakeHasher
@@ -133,6 +134,23 @@ def test_what_a_slow_clock_says_in_a_room_comes_behind_what_was_given(store: Red
     assert last == page.messages[0].seq
     assert send(store, "m3") > last, "its own come behind that"
     assert ids(store) == ["m3"]
+
+
+def test_what_was_said_in_a_room_stays_in_order_where_some_of_it_comes_behind(
+    store: RedisStore,
+) -> None:
+    """A message to the user is given by one who looked at the room before; then more is said."""
+    with_room(store, "ann", "bob")
+    said = [send(store, "m1", to="#den")]
+    given = send(store, "own")
+    with store.batch():  # as the second half of a read whose first half was a while ago
+        store._link.one(script("read", store._keys.place("bob"), "", 0, 100, 10_000, 20, "1"))
+    said.append(send(store, "m2", to="#den"))
+    page = read(store, after=given)
+    assert [each.message_id for each in page.messages] == ["m1", "m2"]
+    said.append(send(store, "m3", to="#den"))
+    assert [each.message_id for each in read(store).messages] == ["own", "m1", "m2", "m3"]
+    assert said == sorted(said)
 
 
 def test_sequences_go_on_when_the_clock_goes_back(store: RedisStore) -> None:
