@@ -74,8 +74,9 @@ class Push:
             self._end(frames, subscription)
             return
         if page.messages:
-            after = subscription.push(page.messages)
-            event = self._replies.messages_event(subscription, after, page)
+            # First the event, which looks up names: what cannot be told must not be in flight.
+            event = self._replies.messages_event(subscription, subscription.sent, page)
+            subscription.push(page.messages)
             frames.setdefault(subscription.route, []).append(event)
         elif room == 0 and self._store.shared:
             self._subscriptions.await_room(subscription)

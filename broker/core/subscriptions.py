@@ -84,17 +84,15 @@ class Subscription:
             self._bytes -= size
         return self.window - len(self._in_flight) if self._bytes < IN_FLIGHT_BYTES_MAX else 0
 
-    def push(self, messages: Sequence[Message]) -> int:
-        """Note what is being pushed; return the sequence before it, for the receiver's check."""
-        before = self.sent
+    def push(self, messages: Sequence[Message]) -> None:
+        """Note what is being pushed."""
         if not self._in_flight:
-            self._arrived = before
+            self._arrived = self.sent
         for message in messages:
             size = text_bytes(message.text)
             self._in_flight.append((message.seq, size, message.to))
             self._bytes += size
         self.sent = messages[-1].seq
-        return before
 
     def rewind(self) -> None:
         """Begin again at the oldest message in flight: it is unknown which of them arrived."""

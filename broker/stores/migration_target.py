@@ -1,8 +1,9 @@
 """The side that is moved to: an empty prefix of a Redis, every step of which may be repeated.
 
 A hash ``PREFIX:migration`` (no expiry) says whose data is coming and how far it has come:
-``source``, its identity; ``state`` (``moving``, ``moved``); ``phase`` and ``done``, rows of it that
-are written; ``begun_ms`` and ``ended_ms``. It stays, so that nothing is moved twice.
+``source``, its identity; ``state`` (`MOVING`, ``moved``); ``phase`` and ``done``, rows of it that
+are written; ``begun_ms`` and ``ended_ms``. It stays, so that nothing is moved twice, and no broker
+starts on it before its end.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Final
 from broker.core.model import Account, Epoch
 from broker.core.ports import DEFAULT_LIMITS, StoreFailedError, StoreLimits
 from broker.stores.migration_source import PHASES, Owner, Part, Seat, Stored
-from broker.stores.redis.keys import Keys
+from broker.stores.redis.keys import MOVING, Keys
 from broker.stores.redis.link import Link, script
 from broker.stores.redis.records import Records
 from broker.stores.redis.sent import SENT_MAX
@@ -50,7 +51,7 @@ class Target:
         self.link = self._link = link
         self.prefix = prefix
         self._keys = Keys(prefix)
-        self._key = f"{prefix}:migration"
+        self._key = self._keys.migration
         self._limits = limits
         self._records = Records(link, self._keys, lambda _: None)
 
@@ -95,7 +96,7 @@ class Target:
         if found is not None:
             return found, True
         begun = {"source": source, "phase": phase, "done": 0, "begun_ms": _now_ms()}
-        begun["state"] = "moving"
+        begun["state"] = MOVING
         # Of two that begin at once the first wins, and the other finds whose it is.
         self._link.ask([("HSETNX", self._key, *field) for field in begun.items()])
         record = self.look(source)

@@ -83,9 +83,16 @@ class Receiver:
 
 
 class Reference:
-    """The whole broker. ``most`` unread messages fit a mailbox."""
+    """The whole broker. ``most`` unread messages fit a mailbox.
 
-    def __init__(self, users: Iterable[str], *, most: int, notices: bool) -> None:
+    ``one_log``: the engine counts all messages, and knows every id whatever became of its mailbox.
+    Else the last sequence is that of a mailbox, and what is above it was never there; ids lie in
+    their recipient's mailbox, and go with it.
+    """
+
+    def __init__(
+        self, users: Iterable[str], *, most: int, notices: bool, one_log: bool = True
+    ) -> None:
         self.now_ms = 0
         #: Is the disk full, in this turn?
         self.full = False
@@ -98,6 +105,7 @@ class Reference:
         self._numbers: dict[tuple[bytes, str], int] = {}
         self._first: dict[tuple[str, str], Said] = {}
         self._most = most
+        self._one_log = one_log
         self._notices = notices
         #: Who gets several events in this turn, through several sessions: which is first, is open.
         self._racing: set[Reader] = set()
@@ -132,6 +140,17 @@ class Reference:
     def waiting(self, reader: Reader, after: int = 0) -> list[Said]:
         low = max(after, self.cursor[reader])
         return [m for m in self.visible(reader[0]) if m.seq > low]
+
+    def last_of(self, user: str) -> int:
+        """Return the last sequence that there is for a user's readers."""
+        if self._one_log:
+            return self.last
+        since = {user: 0}
+        for name, room in self.rooms_by_name.items():
+            since[name] = room.members.get(user, self.last)
+        theirs = [m.seq for m in self.log if not m.gone and m.seq > since.get(m.to, self.last)]
+        given = [seq for (name, _), seqs in self.given.items() if name == user for seq in seqs]
+        return max(self.furthest(user), *given, *theirs, 0)
 
     def furthest(self, user: str) -> int:
         return max(seq for (name, _), seq in self.cursor.items() if name == user)
@@ -179,7 +198,7 @@ class Reference:
 
     def append(self, to: str, sender: str, message_id: str, text: str, ttl_ms: float = inf) -> Any:
         first = self._first.get((sender, message_id))
-        if first is not None:
+        if first is not None and (self._one_log or not first.gone):
             if first.gone:
                 return ANY
             if (first.to, first.text) != (to, text):
@@ -213,7 +232,8 @@ class Reference:
                     continue
 
     def chat(self, reader: Reader, to: str, text: str, id: str, ttl_ms: float = inf) -> Any:  # noqa: A002 - as on the wire
-        if (reader[0], id) not in self._first:  # what is stored already has its answer
+        first = self._first.get((reader[0], id))
+        if first is None or (first.gone and not self._one_log):  # what is stored has its answer
             self._takes_room()
         return {"seq": self.append(to, reader[0], id, text, ttl_ms), "durability": ANY}
 
@@ -227,7 +247,7 @@ class Reference:
             "cursor": self.cursor[reader],
             "epoch": ANY,
         }
-        return result | self._lost(after)
+        return result | self._lost(reader, after)
 
     def ack(self, reader: Reader, seq: int) -> Any:
         """Allow for each cursor that hides what it should, and nothing that is still to come."""
@@ -360,7 +380,7 @@ class Reference:
             "cursor": self.cursor[reader],
             "epoch": ANY,
         }
-        return result | self._lost(after)
+        return result | self._lost(reader, after)
 
     def subscribed(
         self, route: bytes, token: str, number: int, reader: Reader, *, window: int, after: int
@@ -368,7 +388,7 @@ class Reference:
         self.unsubscribed(route, token)
         self._numbers[route, token] = number
         self._routes[number] = route
-        start = max(self.cursor[reader], after if after <= self.last else 0)
+        start = max(self.cursor[reader], after if after <= self.last_of(reader[0]) else 0)
         self.receivers[number] = Receiver(reader, window, start, start, self.now_ms)
 
     def unsubscribe(self, reader: Reader) -> Any:
@@ -474,6 +494,6 @@ class Reference:
         if self.full:
             raise Refused("storage_full")
 
-    def _lost(self, after: int) -> dict[str, Any]:
-        never = after > self.last
-        return {"history_lost": {"first": self.last + 1, "last": after}} if never else {}
+    def _lost(self, reader: Reader, after: int) -> dict[str, Any]:
+        last = self.last_of(reader[0])
+        return {"history_lost": {"first": last + 1, "last": after}} if after > last else {}

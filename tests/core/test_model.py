@@ -1,6 +1,6 @@
 """Any history of requests, failures, restarts and time, against `tests.core.reference`.
 
-Whole turns of the service: request frames in, reply and event frames out, over both engines. A
+Whole turns of the service: request frames in, reply and event frames out, over each engine. A
 history is drawn from a seed, and each of its steps stands alone, so that one that fails is made
 short by leaving steps out. The failure prints what is left, and the line that replays it.
 """
@@ -10,30 +10,24 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
 from broker.core.handlers import Policy
-from broker.core.ports import StoreFailedError, StoreFullError, StoreLimits
+from broker.core.ports import StoreFailedError, StoreFullError
 from broker.stores import sqlite_ballast, sqlite_checkpoint
-from broker.stores.sqlite import SqliteStore
 from broker.wire.envelope import Reply
-from tests.core.fakes import FaultyStore, World
+from tests.core.engines import LIMITS, PLACES, ROOMS, USERS, stop_server
+from tests.core.fakes import World
 from tests.core.reference import Reader, Reference
+from tests.core.sequences import NEVER
 
-USERS = ("ann", "ben", "cat")
-ROOMS = ("#a", "#b", "#c")
 SESSIONS = 9
-LIMITS = StoreLimits(mailbox_messages_max=12)
 #: What may come, the frequent ones several times.
 KINDS = (
     ["send"] * 6
@@ -73,29 +67,16 @@ def history(seed: int) -> list[Step]:
     ]
 
 
-class FaultySqlite(SqliteStore):
-    """The durable store, whose commits fail on demand."""
-
-    commit_faults: list[Exception | None]
-
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        with super().batch():
-            yield
-            fault = self.commit_faults.pop(0) if self.commit_faults else None
-            if fault is not None:
-                raise fault
-
-
 class Core:
     """The service and the reference side by side. Nine sessions, each with its connection."""
 
-    def __init__(self, *, durable: bool, notices: bool) -> None:
-        base = "/dev/shm" if Path("/dev/shm").is_dir() else None
-        self.folder = Path(tempfile.mkdtemp(dir=base)) if durable else None
-        self.store = self.open()
+    def __init__(self, *, engine: str, notices: bool) -> None:
+        self.place = PLACES[engine]()
+        self.store = self.place.open()
         self.world = World(Policy(expiry_notices=notices), engine=self.store)
-        self.ref = Reference(USERS, most=LIMITS.mailbox_messages_max, notices=notices)
+        most = LIMITS.mailbox_messages_max
+        one_log = self.place.one_log
+        self.ref = Reference(USERS, most=most, notices=notices, one_log=one_log)
         self.sessions: list[tuple[str, Reader]] = []
         for user in USERS:
             self.sessions.append((self.world.user(user), (user, "")))
@@ -106,15 +87,7 @@ class Core:
 
     def close(self) -> None:
         self.store.close()
-        if self.folder is not None:
-            shutil.rmtree(self.folder)
-
-    def open(self) -> FaultyStore | FaultySqlite:
-        if self.folder is None:
-            return FaultyStore(LIMITS)
-        store = FaultySqlite(self.folder / "kotak.db", LIMITS, check=False)
-        store.commit_faults = []
-        return store
+        self.place.close()
 
     def login(self, user: str, device: str) -> None:
         """Log in a device; one that is new begins where its user stands."""
@@ -147,15 +120,19 @@ class Core:
         frames = []
         for command, args, who in requests:
             token = self.sessions[who][0]
-            frames.append((self.route(who), [self.world.frame(command, token, **args)]))
+            asked = self.place.sequences.asked(args)
+            frames.append((self.route(who), [self.world.frame(command, token, **asked)]))
         replies = self.world.turn(*frames)
+        results = (reply.result for each in replies.values() for reply in each)
+        # Those of a room that was left in the same turn are nowhere any more.
+        self.place.learn(each["seq"] for each in results if each and "durability" in each)
         self.store.commit_faults = []
         assert self.world.failed == (fault == "failed")
         self.judge(requests, replies, fault)
 
     def judge(self, requests: list[Request], replies: dict[bytes, list[Reply]], fault: str) -> None:
         for _, _, who in requests:
-            if fault != "failed":
+            if fault != "failed" and (fault != "full twice" or self.store.undoes):
                 self.ref.heard(self.route(who))
         refused = {"full twice": "storage_full", "failed": "unavailable"}.get(fault)
         self.ref.full = fault == "full"
@@ -176,7 +153,7 @@ class Core:
     def compare(self, command: str, args: dict[str, Any], who: int, reply: Reply) -> None:
         token, reader = self.sessions[who]
         code = reply.error and reply.error.code.value
-        result = reply.result
+        result = self.place.sequences.told(reply.result)
         expected = self.ref.answer(command, reader, args)
         if command == "kotakmasuk" and result:
             for each in result["messages"]:
@@ -194,7 +171,10 @@ class Core:
             self.ref.unsubscribed(self.route(who), token)
 
     def look_at_events(self) -> None:
-        events, self.world.events = self.world.events, []
+        self.place.learn()  # what was left when something had expired
+        told = self.place.sequences.told
+        events = [(route, told(body)) for route, body in self.world.events]
+        self.world.events = []
         for _, body in events:
             for each in body.get("messages", ()):
                 each.setdefault("redelivered", False)
@@ -221,12 +201,10 @@ class Core:
             self.look_at_events()
 
     def restart(self) -> None:
-        if self.folder is not None:
-            self.store.close()
-            self.store = self.open()
+        self.store = self.place.restart(self.store)
         self.world.restart(self.store)
         self.world.events.clear()
-        self.ref.restarted(forgets=self.folder is not None)
+        self.ref.restarted(forgets=self.place.durable)
 
     def route(self, who: int) -> bytes:
         return f"route of {who}".encode()
@@ -260,23 +238,28 @@ class Core:
         given = sorted(self.ref.given[reader])[-6:]
         if given and x < 24:
             return {"seq": given[x % len(given)]}
-        return {"seq": max(0, self.ref.last + 3 - y % 8)}
+        return {"seq": self.near(3 - y % 8)}
 
     def draw_subscribe(self, reader: Reader, x: int, y: int) -> dict[str, Any]:
         return {"window": (1, 2, 3, 100)[x % 4]} | self.position(y)
 
     def position(self, y: int) -> dict[str, Any]:
-        return {"after": max(0, self.ref.last + 2 - y % 8)} if y < 8 else {}
+        return {"after": self.near(2 - y % 8)} if y < 8 else {}
+
+    def near(self, distance: int, low: int = 0) -> int:
+        """Return a sequence at a distance from the last; where it is a time, none is just above."""
+        seq = max(low, self.ref.last + distance)
+        return seq if self.place.one_log or seq <= self.ref.last else NEVER + seq
 
     def draw_history(self, reader: Reader, x: int, y: int) -> dict[str, Any]:
         of = ["inbox", "sent", *ROOMS][x % 5]
-        edge = max(0, self.ref.last + 1 - y % 10)
+        edge = self.near(1 - y % 10)
         return {"of": of, "limit": 1 + y % 7} | [{}, {"before": edge}, {"after": edge}][x % 3]
 
     def draw_status(self, reader: Reader, x: int, y: int) -> dict[str, Any]:
         mine = [m for m in self.ref.log if m.sender == reader[0]][-10:]
         if not mine or x == 0:
-            return {"to": USERS[y % 3], "seq": max(1, self.ref.last - y)}
+            return {"to": USERS[y % 3], "seq": self.near(-y, 1)}
         m = mine[y % len(mine)]
         return {"to": m.to, "seq": m.seq}
 
@@ -310,8 +293,8 @@ COMMANDS = {
 }
 
 
-def play(steps: list[Step], *, durable: bool, notices: bool) -> None:
-    core = Core(durable=durable, notices=notices)
+def play(steps: list[Step], *, engine: str, notices: bool) -> None:
+    core = Core(engine=engine, notices=notices)
     try:
         for step in steps:
             core.ask(*step)
@@ -319,15 +302,15 @@ def play(steps: list[Step], *, durable: bool, notices: bool) -> None:
         core.close()
 
 
-def failure(steps: list[Step], **engine: bool) -> Exception | None:
+def failure(steps: list[Step], engine: str, *, notices: bool) -> Exception | None:
     try:
-        play(steps, **engine)
+        play(steps, engine=engine, notices=notices)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not be
         return error
     return None
 
 
-def shortened(steps: list[Step], **engine: bool) -> list[Step]:
+def shortened(steps: list[Step], engine: str, *, notices: bool) -> list[Step]:
     """Leave out steps, many at a time at first, as long as it still fails."""
     end = time.monotonic() + SHORTEN_S
     size = len(steps) // 2
@@ -335,7 +318,7 @@ def shortened(steps: list[Step], **engine: bool) -> list[Step]:
         start = 0
         while start < len(steps) and time.monotonic() < end:
             fewer = steps[:start] + steps[start + size :]
-            if failure(fewer, **engine):
+            if failure(fewer, engine, notices=notices):
                 steps = fewer
             else:
                 start += size
@@ -349,18 +332,18 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL + 1, "kotak")
 
 
-def check(seeds: range, *, durable: bool) -> None:
+def check(seeds: range, engine: str) -> None:
     """Play the histories of these seeds, or of the one that the environment names."""
     if SEED in os.environ:
         seeds = range(int(os.environ[SEED]), int(os.environ[SEED]) + 1)
     for seed in seeds:
         steps = history(seed)
-        engine = {"durable": durable, "notices": seed % 2 == 0}
-        if failure(steps, **engine):
-            short = shortened(steps, **engine)
+        notices = seed % 2 == 0
+        if failure(steps, engine, notices=notices):
+            short = shortened(steps, engine, notices=notices)
             lines = "\n".join(map(repr, short))
             sys.stdout.write(f"replay with {SEED}={seed}; it fails with these steps:\n{lines}\n")
-            play(short, **engine)
+            play(short, engine=engine, notices=notices)
 
 
 @pytest.fixture(autouse=True)
@@ -374,21 +357,27 @@ def _room_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_checkpoint, "WAL_BYTES", 4_096)
 
 
-#: Whether the engine is the durable one, and how many histories there is time for.
+@pytest.fixture(scope="module", autouse=True)
+def _stopped_server() -> Iterator[None]:
+    yield
+    stop_server()
+
+
+#: Engines, and how many histories there is time for.
 ENGINES = pytest.mark.parametrize(
-    ("durable", "histories"), [(False, 100), (True, 50)], ids=["memory", "sqlite"]
+    ("engine", "histories"), [("memory", 100), ("sqlite", 50), ("redis", 8)]
 )
 
 
 @ENGINES
-def test_any_history_agrees_with_the_protocol(*, durable: bool, histories: int) -> None:
+def test_any_history_agrees_with_the_protocol(engine: str, histories: int) -> None:
     first = secrets.randbelow(2**32)
-    check(range(first, first + histories), durable=durable)
+    check(range(first, first + histories), engine)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 @ENGINES
-def test_many_histories_agree_with_the_protocol(*, durable: bool, histories: int) -> None:
+def test_many_histories_agree_with_the_protocol(engine: str, histories: int) -> None:
     first = secrets.randbelow(2**32)
-    check(range(first, first + 20 * histories), durable=durable)
+    check(range(first, first + (60 if engine == "redis" else 20) * histories), engine)

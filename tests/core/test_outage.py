@@ -170,3 +170,19 @@ def test_nothing_is_pushed_of_which_nobody_knows_whether_it_is_noted_as_given() 
     assert len(world.events) == 2
     told = [each for _, body in world.events for each in body["messages"]]
     assert not any("redelivered" in each for each in told)
+
+
+def test_what_was_not_pushed_for_want_of_a_name_does_not_count_as_under_way() -> None:
+    """It would fill the window for good: nobody has it, so nobody would acknowledge it."""
+    store = FadingStore()
+    world = World(store=store)
+    ann, ben = world.user("ann"), world.user("ben")
+    world.ok("subscribe", ann, window=1)
+    store.looks_left = 0
+    assert world.send(ben, "ann", "m1") == [1], "the reply was committed, and stands"
+    assert world.service.degraded
+    assert world.events == []
+    store.looks_left = 1_000
+    world.now_ms += TICK_MS
+    world.turn()
+    assert [each["text"] for _, body in world.events for each in body["messages"]] == ["m1"]

@@ -11,17 +11,16 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tests.simulator.disk import disks
 from tests.simulator.report import Summary, as_json, explain, print_table
 from tests.simulator.run import run
-from tests.simulator.shares import results
+from tests.simulator.shares import place, results
 
 
 def main() -> int:
     """Return 0 where every law held, 1 where one was broken."""
     arguments = _parse()
     if arguments.seed is not None:
-        return _one(arguments.seed, verbose=arguments.verbose)
+        return _one(arguments.seed, redis=arguments.redis, verbose=arguments.verbose)
     console = Console(stderr=arguments.json)
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     try:
@@ -30,6 +29,7 @@ def main() -> int:
             console,
             seconds_max=arguments.minutes * 60,
             processes=arguments.processes,
+            redis=arguments.redis,
         )
     except KeyboardInterrupt:
         return 130
@@ -55,15 +55,18 @@ def _parse() -> argparse.Namespace:
         "--processes", type=int, default=cores, metavar="N", help="(default: a core each)"
     )
     parser.add_argument("--seed", type=int, help="run this one only")
+    parser.add_argument(
+        "--redis", action="store_true", help="over a real redis-server, behind a faulty wire"
+    )
     parser.add_argument("--verbose", action="store_true", help="with --seed: print all its events")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
 
-def _one(seed: int, *, verbose: bool) -> int:
+def _one(seed: int, *, redis: bool, verbose: bool) -> int:
     trace = (lambda line: sys.stdout.write(line + "\n")) if verbose else None
-    with disks() as place:
-        result = run(seed, place, trace)  # type: ignore[arg-type]  # what write returns is nothing
+    with place(redis=redis) as there:
+        result = run(seed, there, trace)  # type: ignore[arg-type]  # what write returns is nothing
     if result.breaches:
         sys.stdout.write(explain(result) + "\n")
     else:
@@ -71,7 +74,9 @@ def _one(seed: int, *, verbose: bool) -> int:
     return int(bool(result.breaches))
 
 
-def _many(seeds: Sequence[int], console: Console, *, seconds_max: float, processes: int) -> Summary:
+def _many(
+    seeds: Sequence[int], console: Console, *, seconds_max: float, processes: int, redis: bool
+) -> Summary:
     summary = Summary()
     began = time.monotonic()
     columns = (
@@ -84,7 +89,7 @@ def _many(seeds: Sequence[int], console: Console, *, seconds_max: float, process
     shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with shown:
         bar = shown.add_task("seeds", total=len(seeds), hours=0)
-        for result in results(seeds, processes, began + seconds_max):
+        for result in results(seeds, processes, began + seconds_max, redis=redis):
             summary.add(result)
             shown.update(bar, advance=1, hours=summary.simulated_hours)
     summary.seconds = time.monotonic() - began

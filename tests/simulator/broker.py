@@ -10,14 +10,14 @@ from typing import Final, Protocol
 from broker.core.dispatcher import Job
 from broker.core.handlers import Policy
 from broker.core.model import Route
-from broker.core.ports import StoreFailedError
+from broker.core.ports import StoreFailedError, StoreUnavailableError
 from broker.core.rates import SendLimits
 from broker.core.service import Arrival, Finished, Service, Turn
 from broker.core.sessions import SessionLimits
 from broker.server.assembly import WallClock
 from tests.core.fakes import FakeHasher
 from tests.simulator.disk import Disk
-from tests.simulator.faults import Faults, FaultyStore, PowerCutError
+from tests.simulator.faults import Faults, PowerCutError
 from tests.simulator.network import Link, Network
 from tests.simulator.plan import SECOND, Plan
 from tests.simulator.scheduler import Scheduler
@@ -66,7 +66,14 @@ class Broker:
     """Lives one after the other over one disk. ``observer`` sees what comes in and goes out."""
 
     def __init__(
-        self, time: Scheduler, luck: Random, network: Network, disk: Disk, plan: Plan
+        self,
+        time: Scheduler,
+        luck: Random,
+        network: Network,
+        disk: Disk,
+        plan: Plan,
+        *,
+        name: str = "",
     ) -> None:
         self.faults = Faults()
         self.faults.remote = plan.outages > 0
@@ -80,12 +87,22 @@ class Broker:
         self._network = network
         self._disk = disk
         self._plan = plan
+        self._name = name
         self._tokens = 0
         self._inbox: deque[tuple[Link, Sequence[bytes]]] = deque()
         self._finished: deque[Finished] = deque()
         self._turn_at = 0
         self.service: Service | None = None
         network.deliver = self._deliver
+
+    @property
+    def unsure(self) -> int:
+        """Up to which sequence the store may know more than the broker has answered.
+
+        Of one that undoes nothing, and remembers what it gave, all lives are one.
+        """
+        before = 0 if self.engine.undoes else self._began_at - 1
+        return max(self.faults.unsure, before)
 
     @property
     def has_no_room(self) -> bool:
@@ -111,25 +128,26 @@ class Broker:
         self.faults.dead = False
         self.clock.restart()
         self.engine = engine
+        self._began_at = self._disk.last(engine) + 1
         try:
             self.service = service = Service(
-                FaultyStore(engine, self.faults),
+                self._disk.guard(engine, self.faults),
                 hasher=FakeHasher(),
                 make_token=self._make_token,
                 policy=self.policy,
                 server="kotak simulated",
             )
-        except (PowerCutError, StoreFailedError):  # it reads the store
+        except (PowerCutError, StoreFailedError, StoreUnavailableError):  # it reads the store
             self._end(f"did not begin: {self.faults.struck}", self._down())
             return
         service.grant_admin(ADMIN)
         self._network.broker_up = True
-        self.observer.began(self.lives, service, engine.mailboxes.next_seq)
+        self.observer.began(self.lives, service, self._began_at)
         self._wake(1_000)
 
     def _make_token(self) -> str:
         self._tokens += 1
-        return f"token-{self._tokens}"
+        return f"token-{self._name}{self._tokens}"
 
     def die(self, why: str, down: float) -> None:
         """End this life at once; another one begins after ``down`` microseconds."""
@@ -139,7 +157,7 @@ class Broker:
         self._end(why, down)
 
     def _end(self, why: str, down: float) -> None:
-        self._time.log(f"broker dies: {why}")
+        self._time.log(f"broker {self._name}dies: {why}")
         self.service = None
         self._inbox.clear()
         self._finished.clear()

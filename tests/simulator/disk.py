@@ -10,21 +10,30 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 from unittest.mock import patch
 
 from broker.core.ports import StoreLimits
 from broker.core.subscriptions import Subscription
 from broker.stores import memory, sqlite_ballast, sqlite_epoch, sqlite_schema
 from broker.stores.memory import MemoryStore
+from broker.stores.redis import RedisStore
 from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_epoch import WITNESS_NAME, Witness
+from tests.simulator.faults import Faults, FaultyStore
+from tests.simulator.plan import Plan, plan_of
 
-Engine = SqliteStore | MemoryStore
+Engine = SqliteStore | MemoryStore | RedisStore
 _DATABASE = "kotak.db"
 #: Every run begins in it, so that runs are alike.
 _FIRST_EPOCH = 1
@@ -43,8 +52,39 @@ class Disk(Protocol):
     def put_back(self) -> None:
         """Put the copy in place of what is there. Only while no engine is open."""
 
+    def guard(self, engine: Any, faults: Faults) -> FaultyStore:
+        """Let an engine fail where it is told to."""
 
-class MemoryDisk:
+    def last(self, engine: Any) -> int:
+        """Return the highest sequence there is."""
+
+    def beside(self) -> Disk:
+        """Return the same data for another broker."""
+
+    def waits(self, engine: Any, user: str, device: str) -> bool:
+        """Tell whether a reader has something to read."""
+
+
+class _Local:
+    """All mailboxes are in the broker's memory."""
+
+    def guard(self, engine: Any, faults: Faults) -> FaultyStore:
+        return FaultyStore(engine, faults)
+
+    def last(self, engine: Any) -> int:
+        last: int = engine.mailboxes.last
+        return last
+
+    def beside(self) -> Disk:
+        raise AssertionError("a broker is alone with it")
+
+    def waits(self, engine: Any, user: str, device: str) -> bool:
+        boxes = engine.mailboxes
+        box = boxes.find(user)
+        return len(box.waiting(boxes.reader(box, device), 0, 1)) > 0
+
+
+class MemoryDisk(_Local):
     """Nothing to crash."""
 
     def __init__(self, limits: StoreLimits) -> None:
@@ -63,7 +103,7 @@ class MemoryDisk:
         raise AssertionError("nothing to put back")
 
 
-class SqliteDisk:
+class SqliteDisk(_Local):
     """A folder with the broker's database, begun as a copy of an empty one."""
 
     def __init__(self, folder: Path, template: Path, limits: StoreLimits) -> None:
@@ -98,6 +138,19 @@ class SqliteDisk:
             self._path.with_name(WITNESS_NAME).unlink()
 
 
+class Place(Protocol):
+    """Makes the disks of many runs."""
+
+    def plan(self, seed: int) -> Plan:
+        """Draw the plan of a seed."""
+
+    def disk(self, plan: Plan, limits: StoreLimits) -> Disk:
+        """Return an empty disk; the one before is gone."""
+
+    def repeatable(self, chance: object) -> AbstractContextManager[None]:
+        """Take chance and time out of what is special to its engines."""
+
+
 class Disks:
     """Makes the disks of many runs in one folder, which it removes at the end."""
 
@@ -112,11 +165,16 @@ class Disks:
             database.execute("UPDATE epoch SET number = ?", (_FIRST_EPOCH,))
         Witness(path.with_name(WITNESS_NAME)).write(_FIRST_EPOCH, 0)
 
-    def disk(self, engine: str, limits: StoreLimits) -> Disk:
-        """Return an empty disk; the one before is gone."""
-        if engine == "memory":
+    def plan(self, seed: int) -> Plan:
+        return plan_of(seed)
+
+    def disk(self, plan: Plan, limits: StoreLimits) -> Disk:
+        if plan.engine == "memory":
             return MemoryDisk(limits)
         return SqliteDisk(self._folder, self._template, limits)
+
+    def repeatable(self, chance: object) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 @contextmanager
@@ -139,13 +197,14 @@ class _Chance:
         self, luck: Random, clock_ms: Callable[[], int], since_us: Callable[[], int]
     ) -> None:
         self.randbelow = luck.randrange
+        self.token_hex = lambda count: luck.randbytes(count).hex()
         self.time_ns = lambda: clock_ms() * 1_000_000
         self.monotonic = lambda: since_us() / 1e6
 
 
 @contextmanager
 def repeatable(
-    luck: Random, clock_ms: Callable[[], int], since_us: Callable[[], int]
+    place: Place, luck: Random, clock_ms: Callable[[], int], since_us: Callable[[], int]
 ) -> Iterator[None]:
     """Take chance out of the broker: its engines have this luck and these clocks.
 
@@ -159,5 +218,6 @@ def repeatable(
         patch.object(sqlite_ballast, "time", chance),
         # By default a hash is an address, and by it goes the order in which a set is walked.
         patch.object(Subscription, "__hash__", lambda self: self.number),
+        place.repeatable(chance),
     ):
         yield

@@ -65,6 +65,7 @@ class Door:
         self._time = time
         self._network = network
         self._broker = broker
+        self._company = [broker]
         self._journal = journal
         self._epochs: dict[int, int] = {}
         self._generation = 0
@@ -78,8 +79,26 @@ class Door:
         # Of the turn that is looked at: its time, the states and the cursors that it told.
         self._now_ms = 0
         self._told: list[tuple[Asked, str]] = []
+        #: ... how far it has asked to; where nothing is undone that may be so, and unanswered.
+        self._asked: Counter[Reader] = Counter()
         self._acknowledging: list[tuple[Reader, int]] = []
         self._on_the_way: list[tuple[Route, Reader, int]] = []
+
+    def join(self, other: Door) -> None:
+        """Judge together with the door of another broker over the same store."""
+        self._company = other._company
+        self._company.append(self._broker)
+        self.breaches, self.ttl_ms = other.breaches, other.ttl_ms
+        self.acknowledged, self._epochs = other.acknowledged, other._epochs
+        self._given, self._given_now = other._given, other._given_now
+        self._tried = other._tried
+
+    @property
+    def _unsure(self) -> int:
+        """Up to which sequence the store may know more than was answered, if it undoes nothing."""
+        if self._broker.engine.undoes:
+            return 0
+        return max(each.unsure for each in self._company)
 
     def breach(self, law: str, sentence: str) -> None:
         """Note a breach, the first few in full."""
@@ -99,9 +118,10 @@ class Door:
     def ended(self) -> None:
         self._open.clear()
         self._receivers.clear()
-        self._given_now.clear()
-        self._tried.clear()
         self._on_the_way.clear()
+        if self._broker.engine.undoes:  # else the store knows what was given
+            self._given_now.clear()
+            self._tried.clear()
 
     def put_back(self) -> None:
         """Forget what an earlier state cannot know."""
@@ -152,6 +172,9 @@ class Door:
             for frame in frames or ():
                 for request_id, command, _, args in decode_requests(frame)[0]:
                     self._open[route].append((request_id, Asked(command, args)))
+                    if command == "ack" and not self._broker.engine.undoes:
+                        reader = self._reader(route)
+                        self._asked[reader] = max(self._asked[reader], args["seq"])
                     self._time.log(f"{self._who(route)} asks {request_id}: {command} {args}")
 
     def _take(self, route: Route, request_id: int | None) -> Asked | None:
@@ -234,14 +257,15 @@ class Door:
         seq, marked = message["seq"], message.get("redelivered", False)
         if not marked and seq in self._given[reader]:
             self.breach("L7", f"{reader} got {seq} again, without the mark `redelivered`")
-        unsure = self._broker.faults.unsure
+        unsure = max(self._broker.faults.unsure, self._unsure)
         may = max(self._tried[reader], self._life_began_at - 1, unsure)
         if marked and seq > may:
             self.breach("L7", f"{reader} got {seq} first with the mark `redelivered`")
 
     def _judge_age(self, reader: Reader, message: dict[str, Any]) -> None:
         ttl_ms = self.ttl_ms.get((message["from"], message["id"]))
-        troubled = self._broker.has_no_room  # then nothing can expire
+        # Then nothing can expire, or what was appended unheard is looked after later.
+        troubled = self._broker.has_no_room or message["seq"] <= self._unsure
         if ttl_ms is not None and message["at_ms"] + ttl_ms <= self._now_ms and not troubled:
             self.breach("expiry", f"{reader} got {message['seq']} after it had expired")
 
@@ -262,7 +286,7 @@ class Door:
         pushed_at = self._network.peers[route].pushed_at
         for each in messages:
             pushed_at.setdefault(each["seq"], self._time.now)
-        cursor = self.acknowledged[reader]
+        cursor = max(self.acknowledged[reader], self._asked[reader])
         pushed = receiver.pushed | {each["seq"]: each.get("room") for each in messages}
         receiver.pushed = {seq: room for seq, room in pushed.items() if seq > cursor}
         if len(receiver.pushed) > receiver.window:
@@ -298,11 +322,11 @@ class Door:
             cursor >= seq for reader, cursor in self._acknowledging if reader in readers
         )
         given = any(seq in self._given_now[reader] for reader in readers)
-        may = max(self._tried[reader] for reader in readers)
+        may = max(self._unsure, *(self._tried[reader] for reader in readers))
         truth = {
             "stored": not read and not given,
             "delivered": not read and may >= seq,
-            "acknowledged": reading or self._broker.lives > 1,
+            "acknowledged": reading or self._broker.lives > 1 or seq <= self._unsure,
             "expired": True,
         }
         if not truth[state]:

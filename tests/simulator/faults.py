@@ -6,16 +6,17 @@ there, and what the engine had committed is all that is left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from broker.core.alone import Alone
-from broker.core.model import Depth, Epoch, History, Message, Page, Receipt
+from broker.core.model import Depth, Epoch, History, Message, News, Page, Receipt
 from broker.core.ports import (
     Key,
     R,
     Record,
+    Store,
     StoreFailedError,
     StoreFullError,
     StoreUnavailableError,
@@ -150,8 +151,12 @@ class FaultyStore(Alone):
         try:
             self._faults.step(AFTER)
         except StoreUnavailableError:  # it stands, and nobody hears so
-            self._faults.unsure = self._engine.mailboxes.last
+            self._faults.unsure = self._last
             raise
+
+    @property
+    def _last(self) -> int:
+        return self._engine.mailboxes.last
 
     def append(
         self,
@@ -224,3 +229,50 @@ class FaultyStore(Alone):
 
     def close(self) -> None:
         self._engine.close()
+
+
+class SharedFaultyStore(FaultyStore):
+    """The same over an engine that brokers share. ``last`` tells its highest sequence.
+
+    Limits stay each broker's own: the server's clock, by which shared ones go, is not the run's.
+    """
+
+    _engine: Any
+
+    def __init__(self, engine: Store, faults: Faults, last: Callable[[], int]) -> None:
+        super().__init__(engine, faults)  # type: ignore[arg-type]  # it looks at no mailboxes
+        self._tell_last = last
+
+    @property
+    def shared(self) -> bool:  # type: ignore[override]
+        return True
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        try:
+            with super().batch():
+                yield
+        except BaseException:  # nothing is undone
+            self._faults.unsure = self._last
+            raise
+
+    @property
+    def _last(self) -> int:
+        return self._tell_last()
+
+    def news(self) -> Sequence[News]:
+        return cast("Sequence[News]", self._engine.news())
+
+    def listen(self, names: Iterable[str]) -> None:
+        self._engine.listen(names)
+
+    def hear(self, user: str, now_ms: int) -> None:
+        self._engine.hear(user, now_ms)
+
+    def heard(self, users: Collection[str]) -> Mapping[str, int]:
+        self._faults.step("heard")
+        return cast("Mapping[str, int]", self._engine.heard(users))
+
+    def claim(self, name: str) -> bool:
+        self._faults.step("claim")
+        return bool(self._engine.claim(name))

@@ -105,6 +105,8 @@ class Journal:
     #: When the store was put back, and the highest sequence that it still had then.
     restored: list[tuple[int, int]] = field(default_factory=list)
     readers: set[Reader] = field(default_factory=set)
+    #: Does a message of a room have another sequence for each reader?
+    own_places: bool = False
 
 
 def _sender(name: str, room: str | None, reader: Reader) -> str:
@@ -172,15 +174,18 @@ def _sends(journal: Journal, unclear: set[tuple[str, str]]) -> Iterator[Sent]:
         for reader in readers:
             duty = duties.of(attempts, reader)
             if duty != "not":
-                yield from (_sent(attempt, reader, duty) for attempt in attempts)
+                own = journal.own_places
+                yield from (_sent(each, reader, duty, own_places=own) for each in attempts)
 
 
-def _sent(send: Send, reader: Reader, duty: Duty) -> Sent:
+def _sent(send: Send, reader: Reader, duty: Duty, *, own_places: bool) -> Sent:
     sender = _sender(send.sender, send.to if send.to.startswith("#") else None, reader)
     sent = Sent(sender, str(reader), send.id, send.i, send.digest, send.t0)
     if duty == "may" and send.answer == OK:
         return sent
-    return sent._replace(t1=send.t1, answer=send.answer, seq=send.seq)
+    # Of several brokers' store each mailbox has places of its own for what was said in a room.
+    seq = None if own_places and send.to.startswith("#") else send.seq
+    return sent._replace(t1=send.t1, answer=send.answer, seq=seq)
 
 
 class _Duties:

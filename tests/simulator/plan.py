@@ -5,7 +5,7 @@ Each kind of fault is in about half of the seeds only: what one hides, another s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
@@ -67,6 +67,12 @@ class Plan:
     deaths: float
     #: Times at which the store cannot be reached: it is one that brokers share then.
     outages: float
+    #: How many brokers have it open; the users are divided among them.
+    brokers: int = 1
+    #: Times at which something happens on the way to a real server, or to the server.
+    harms: float = 0.0
+    #: Is it also killed, and started again? That takes a while.
+    kills: bool = False
 
 
 def plan_of(seed: int) -> Plan:
@@ -120,6 +126,25 @@ def plan_of(seed: int) -> Plan:
         partitions=rate(0.3, at=0.3),
         deaths=rate(1.0, at=0.4),
         outages=rate(1.0, at=0.3),
+    )
+
+
+def over_redis(seed: int) -> Plan:
+    """Draw the plan of a seed over a real server; it is not put back (see `test_redis_machine`)."""
+    luck = Random(f"redis {seed}")
+    plan = plan_of(seed)
+    brokers = luck.choice((1, 2, 2))
+    return replace(
+        plan,
+        engine="redis",
+        minutes=min(plan.minutes, 2.0),
+        crashes=plan.crashes if luck.random() < 0.7 else 0.0,
+        restores=0.0,
+        brokers=brokers,
+        # What expires goes by the clock of whoever looks: see docs/decisions/0013.
+        jumps=plan.jumps if brokers == 1 else 0.0,
+        harms=luck.choice((0.0, 1.0, 5.0, 20.0)),
+        kills=luck.random() < 0.1,
     )
 
 

@@ -55,7 +55,8 @@ class Summary:
 def explain(result: Result) -> str:
     """Tell what a seed broke, and how to see it again."""
     first = "\n  ".join(map(str, result.breaches[:2]))
-    again = f"python -m tests.simulator --seed {result.plan.seed} --verbose"
+    over = " --redis" if result.plan.engine == "redis" else ""
+    again = f"python -m tests.simulator{over} --seed {result.plan.seed} --verbose"
     return f"seed {result.plan.seed} ({result.plan.engine}):\n  {first}\n  again: {again}"
 
 

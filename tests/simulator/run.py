@@ -15,15 +15,17 @@ from broker.core.model import Account, Membership, Room
 from broker.core.ports import StoreLimits
 from tests.proof.checker import judge
 from tests.simulator.broker import Broker
-from tests.simulator.disk import Disks, repeatable
+from tests.simulator.disk import Disk, Place, repeatable
 from tests.simulator.door import Breach, Door
 from tests.simulator.faults import AFTER, BEFORE
 from tests.simulator.journal import Journal, Reader, Stay, to_history, vanished
 from tests.simulator.network import Network
 from tests.simulator.node import Node
-from tests.simulator.plan import MINUTE, SECOND, Plan, plan_of
+from tests.simulator.plan import MINUTE, SECOND, Plan
+from tests.simulator.redis_disk import RedisDisk
 from tests.simulator.scheduler import Scheduler
 from tests.simulator.scripts import PASSWORD, Phase, Receiver, Sender, Wanderer, drain
+from tests.simulator.wire import Harm
 
 #: Simulated minutes after the last fault within which everything must be settled and read: a
 #: silent subscription, a heartbeat, the longest patience of a session, and as much again.
@@ -49,12 +51,12 @@ class Result:
     faults: Counter[str]
 
 
-def run(seed: int, place: Disks, trace: Callable[[str], None] | None = None) -> Result:
+def run(seed: int, place: Place, trace: Callable[[str], None] | None = None) -> Result:
     """Carry out the run of a seed; ``trace`` is handed each event as a line."""
     with _silence():
-        world = _World(plan_of(seed), place, trace)
+        world = _World(place.plan(seed), place, trace)
         luck = Random(f"epochs {seed}")
-        with repeatable(luck, world.broker.clock.machine_ms, lambda: world.time.now):
+        with repeatable(place, luck, world.broker.clock.machine_ms, lambda: world.time.now):
             return world.carry_out()
 
 
@@ -70,28 +72,41 @@ def _silence() -> Iterator[None]:
         log.setLevel(level)
 
 
-class _World:
-    """All parts of one run."""
+class _Site:
+    """One broker, with its door, its way to the data, and the network of its users."""
 
-    def __init__(self, plan: Plan, place: Disks, trace: Callable[[str], None] | None) -> None:
-        self.plan = plan
-        self.time = Scheduler(trace)
-        self.journal = Journal()
-        self._luck = Random(f"faults {plan.seed}")
+    def __init__(self, world: _World, disk: Disk, name: str) -> None:
+        plan, time = world.plan, world.time
+        self.disk = disk
         self.network = Network(
-            self.time,
-            Random(f"network {plan.seed}"),
+            time,
+            Random(f"network {name}{plan.seed}"),
             latency_us=plan.latency_us,
             late_frames=plan.late_frames,
         )
-        self._disk = place.disk(plan.engine, _limits(plan))
-        self.broker = Broker(
-            self.time, Random(f"broker {plan.seed}"), self.network, self._disk, plan
-        )
-        self.door = Door(self.time, self.network, self.broker, self.journal)
+        luck = Random(f"broker {name}{plan.seed}")
+        self.broker = Broker(time, luck, self.network, disk, plan, name=name)
+        self.door = Door(time, self.network, self.broker, world.journal)
         self.broker.observer = self.door
-        self.broker.between = self._between_lives
         self.phase = Phase(self.door, late_frames=plan.late_frames)
+
+
+class _World:
+    """All parts of one run."""
+
+    def __init__(self, plan: Plan, place: Place, trace: Callable[[str], None] | None) -> None:
+        self.plan = plan
+        self.time = Scheduler(trace)
+        self.journal = Journal(own_places=plan.engine == "redis")
+        self._luck = Random(f"faults {plan.seed}")
+        disk = place.disk(plan, _limits(plan))
+        #: The brokers, and the one that something happens to now.
+        self.sites = [_Site(self, disk, "")]
+        for number in range(1, plan.brokers):
+            self.sites.append(_Site(self, disk.beside(), f"{number} "))
+            self.sites[-1].door.join(self.door)
+        self.site = self.sites[0]
+        self.broker.between = self._between_lives
         self.faults: Counter[str] = Counter()
         self._putting_back = False
         self._backed_up: int | None = None
@@ -99,23 +114,39 @@ class _World:
         self.time.log(str(plan))
         self._nodes = self._people()
 
+    @property
+    def door(self) -> Door:
+        return self.sites[0].door
+
+    @property
+    def broker(self) -> Broker:
+        return self.site.broker
+
+    @property
+    def network(self) -> Network:
+        return self.site.network
+
     # --- the stage -------------------------------------------------------------------------------
 
     def _people(self) -> list[Node]:
-        plan, phase = self.plan, self.phase
+        plan = self.plan
         nodes = []
         for user in plan.users:
+            phase = self._site_of(user).phase
             others = tuple(each for each in plan.users if each != user)
             sender = Sender(phase, others, plan.rooms)
             nodes.append(self._node(f"{user} sends", user, "", sender.script))
         for number, (user, device, how) in enumerate(plan.receivers):
             self.journal.readers.add(Reader(user, device))
-            receiver = Receiver(phase, how)
+            receiver = Receiver(self._site_of(user).phase, how)
             nodes.append(self._node(f"{user} reads {number}", user, device, receiver.script))
         if plan.wandering:
-            wanderer = Wanderer(phase, plan.rooms)
+            wanderer = Wanderer(self._site_of(plan.users[-1]).phase, plan.rooms)
             nodes.append(self._node(f"{plan.users[-1]} comes", plan.users[-1], "", wanderer.script))
         return nodes
+
+    def _site_of(self, user: str) -> _Site:
+        return self.sites[self.plan.users.index(user) % len(self.sites)]
 
     def _node(self, name: str, user: str, device: str, script: object) -> Node:
         return Node(
@@ -124,7 +155,7 @@ class _World:
             device,
             time=self.time,
             luck=Random(f"{name} {self.plan.seed}"),
-            network=self.network,
+            network=self._site_of(user).network,
             journal=self.journal,
             plan=self.plan,
             script=script,  # type: ignore[arg-type]
@@ -145,7 +176,8 @@ class _World:
                     self.journal.stays.append(Stay(user, room, -1, -1))
 
     def carry_out(self) -> Result:
-        self.broker.start()
+        for site in self.sites:
+            site.broker.start()
         self._furnish()
         for node in self._nodes:
             node.start()
@@ -163,9 +195,12 @@ class _World:
 
     def _heal(self) -> None:
         self.time.log("the faults are over")
-        self.phase.settling = True
-        self.broker.faults.disarm()
-        self.network.heal()
+        for site in self.sites:
+            site.phase.settling = True
+            site.broker.faults.disarm()
+            if isinstance(site.disk, RedisDisk):
+                site.disk.wire.calm()
+            site.network.heal()
         for node in self._nodes:
             node.turn()
 
@@ -183,14 +218,11 @@ class _World:
         for node in self._nodes:
             if not node.finished and " sends" in node.name:
                 return f"{node.name} has no answer"
-        if self.broker.service is None:
-            return "the broker is down"
-        boxes = self.broker.engine.mailboxes
+        if any(site.broker.service is None for site in self.sites):
+            return "a broker is down"
         for reader in sorted(self.journal.readers):
-            box = boxes.find(reader.user)
-            waiting = box.waiting(boxes.reader(box, reader.device), 0, 3)
-            if len(waiting):
-                return f"{reader} has not acknowledged {list(waiting)}"
+            if self.site.disk.waits(self.broker.engine, reader.user, reader.device):
+                return f"{reader} has not acknowledged all"
         return ""
 
     def _drain(self) -> None:
@@ -221,7 +253,7 @@ class _World:
             events=self.time.events,
             sends=len(self.journal.sends),
             reads=verdict.messages_read,
-            lives=self.broker.lives,
+            lives=sum(site.broker.lives for site in self.sites),
             faults=self.faults,
         )
 
@@ -241,14 +273,17 @@ class _World:
             ("stall", plan.stalls, self._stall),
             ("partition", plan.partitions, self._part),
             ("death", plan.deaths, self._kill),
+            ("harm", plan.harms, self._harm),
         ):
             if rate:
                 self._next_fault(kind, rate, strike)
 
     def _next_fault(self, kind: str, rate: float, strike: Callable[[], None]) -> None:
         def happen() -> None:
-            if self.phase.settling:
+            if self.site.phase.settling:
                 return
+            if len(self.sites) > 1:
+                self.site = self._luck.choice(self.sites)
             self.faults[kind] += 1
             self.time.log(f"fault: {kind}")
             strike()
@@ -276,8 +311,9 @@ class _World:
 
     def _make_room(self) -> None:
         """End a full disk; now and then by a death, which shows what was not written then."""
-        self.broker.faults.full = ""
-        if self.plan.crashes and not self.phase.settling and self._luck.random() < 0.5:
+        for site in self.sites:
+            site.broker.faults.full = ""
+        if self.plan.crashes and not self.site.phase.settling and self._luck.random() < 0.5:
             self.broker.faults.arm("crash", self._luck.randint(1, 10))
 
     def _cut_off(self) -> None:
@@ -285,8 +321,22 @@ class _World:
         self.broker.faults.arm("outage", *self._where())
         self.time.after(self._luck.choice((0.1, 2, 30)) * SECOND, self._reach)
 
+    def _harm(self) -> None:
+        """Break some of the next exchanges with the server."""
+        assert isinstance(self.site.disk, RedisDisk)
+        harms = [each for each in Harm if each is not Harm.LATE or not self.plan.wandering]
+        if not self.plan.kills:
+            harms.remove(Harm.KILLED)
+        count = self._luck.choice((1, 1, 2, 5, 20))
+        chosen = [self._luck.choice(harms)] * count
+        if self._luck.random() < 0.5:
+            chosen = [self._luck.choice(harms) for _ in range(count)]
+        self.faults.update(f"redis {each.name.lower()}" for each in chosen)
+        self.site.disk.wire.arm(chosen, self._luck.randint(0, 12))
+
     def _reach(self) -> None:
-        self.broker.faults.gone = False
+        for site in self.sites:
+            site.broker.faults.gone = False
 
     def _restore(self) -> None:
         self._putting_back = True
@@ -297,19 +347,19 @@ class _World:
         if not self.plan.restores:
             return
         if self._putting_back and self._backed_up is not None:
-            self._disk.put_back()
+            self.site.disk.put_back()
             self.journal.restored.append((self.time.now, self._backed_up))
             self.door.put_back()
             self.time.log("an earlier state was put back")
         else:
-            self._disk.back_up()
+            self.site.disk.back_up()
             self._backed_up = self._last_seq
         self._putting_back = False
 
     @property
     def _last_seq(self) -> int:
         """The highest sequence that was committed before the broker went down."""
-        return self.broker.engine.mailboxes.last
+        return self.site.disk.last(self.broker.engine)
 
     def _jump(self) -> None:
         """Set the clock to anything between a minute behind and as far ahead as may be."""
@@ -333,6 +383,7 @@ class _World:
 
     def _part(self) -> None:
         node = self._luck.choice(self._nodes)
+        self.site = self._site_of(node.user)
         until = self.time.now + int(self._luck.choice((1, 10, 60)) * SECOND)
         self.network.cut_off(node, until)
 

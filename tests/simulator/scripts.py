@@ -166,8 +166,12 @@ class Sender:
         call = yield from carry_out(node, "status", {"to": send.to, "seq": send.seq})
         if call.error is None:
             self._note_state(node, send, call.result["state"])
-        elif isinstance(call.error, NoSuchMessage) and node.plan.purging:
-            self._note_state(node, send, "expired")  # and deleted, both long ago
+        elif isinstance(call.error, NoSuchMessage) and (
+            node.plan.purging or node.plan.engine == "redis"
+        ):
+            # And deleted, both long ago; or it never got into the list of what was sent, which over
+            # Redis is written behind the appends.
+            self._note_state(node, send, "expired")
 
     @staticmethod
     def _note_state(node: Node, send: Send, state: str) -> None:

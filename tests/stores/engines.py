@@ -166,9 +166,6 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "redis cluster": RedisClusterEngine,
 }
 
-#: Those whose batches are undone: any history of steps and failures is tried over them.
-UNDOING = [name for name in ENGINES if not name.startswith("redis")]
-
 
 def marks_of(name: str) -> Collection[pytest.MarkDecorator]:
     """Return how an engine's runs are marked: a slice of a cluster's is in test_redis_cluster."""

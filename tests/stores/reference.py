@@ -1,12 +1,14 @@
 """What a store promises, in the plainest form: one list of everything, and nothing undone.
 
-Nothing is indexed, cached or optimised here. Source: `broker.core.ports.Store`.
+Nothing is indexed, cached or optimised here. Source: `broker.core.ports.Store`. Where engines may
+differ, `Ways` says how this one does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from broker.core.model import Account, Lost, Membership, Room, SessionRecord, State
 from broker.core.ports import StoreLimits
@@ -19,6 +21,14 @@ DEVICES_MAX = 2
 
 class Refused(Exception):
     """The code to expect."""
+
+
+class Ways(NamedTuple):
+    """How an engine does what the port leaves to it; see `tests.stores.engines.Engine`."""
+
+    one_log: bool
+    ids_per_mailbox: bool
+    remembers_given: bool
 
 
 @dataclass(eq=False)
@@ -71,15 +81,23 @@ class Row:
 
 
 class Reference:
-    """The store, without batches: whoever wants one undone keeps a copy."""
+    """The store, without batches: whoever wants one undone keeps a copy.
 
-    def __init__(self, limits: StoreLimits) -> None:
+    Sequences of an engine that has no one log are its own: `append` is told them, and only sees to
+    it that they rise.
+    """
+
+    def __init__(self, limits: StoreLimits, ways: Ways) -> None:
         self.limits = limits
+        self.ways = ways
         self.last = 0
         self.restored_to = 0
         self.rows: list[Row] = []
         self.boxes: dict[str, Box] = {}
-        self.ids: dict[tuple[str, str], int] = {}
+        #: By sender and id, and by recipient where each mailbox has its own.
+        self.ids: dict[tuple[str, str, str], int] = {}
+        #: All sequences there ever were.
+        self.seqs: list[int] = []
         self.accounts: dict[str, Account] = {}
         self.sessions: dict[bytes, SessionRecord] = {}
         self.room_records: dict[str, Room] = {}
@@ -91,6 +109,33 @@ class Reference:
         if name not in self.boxes:
             raise Refused(Code.NO_SUCH_ROOM if name.startswith(ROOM_MARK) else Code.NO_SUCH_USER)
         return self.boxes[name]
+
+    def at(self, number: int) -> int:
+        """Return the sequence of the so-manieth message, or one above all."""
+        if number > len(self.seqs):
+            return self.last + number - len(self.seqs)
+        return self.seqs[number - 1] if number else 0
+
+    def can_send(self, sender: str) -> bool:
+        """Tell whether it is known what an append of this sender leads to.
+
+        Where each mailbox is apart, what was sent is written down behind the appends, if the sender
+        has a mailbox by then. (Who has no account has no session either.)
+        """
+        return self.ways.one_log or sender in self.boxes
+
+    def reached(self, box: Box) -> int:
+        """Return the last sequence that a user's mailbox has come to."""
+        if self.ways.one_log:
+            return max([box.last, *(self.boxes[room].last for room in box.rooms)])
+        lasts = [(self.boxes[room].last, since) for room, since in box.rooms.items()]
+        return max([box.last, *(last for last, since in lasts if last > since)])
+
+    def last_of(self, box: Box) -> int:
+        """Return the sequence that a user's readers are told to be the last."""
+        if self.ways.one_log:
+            return self.last
+        return max(self.reached(box), box.furthest, box.given)
 
     def lives(self, row: Row) -> bool:
         return self.boxes.get(row.box.name) is row.box
@@ -127,7 +172,8 @@ class Reference:
             return box.user
         if device in box.devices:
             return box.devices[device]
-        return Reader(box.user.cursor, self.last if len(box.devices) >= DEVICES_MAX else 0)
+        new = len(box.devices) < DEVICES_MAX
+        return Reader(box.user.cursor, 0 if new else self.last_of(box))
 
     def lost(self, box: Box, reader: Reader) -> Lost | None:
         gone = [box.purged] if box.purged > reader.cursor else []
@@ -137,6 +183,10 @@ class Reference:
         return Lost(reader.cursor + 1, max(gone)) if gone else None
 
     def history(self, user: str, of: str) -> list[Row]:
+        if user not in self.boxes and not self.ways.one_log and of != "inbox":
+            if of == "sent":  # it lies in the mailboxes of others: nobody has to be there
+                return []
+            raise Refused(Code.NO_SUCH_ROOM)
         box = self.box(user)
         if of == "inbox":
             return self.of(box)
@@ -163,9 +213,19 @@ class Reference:
     # --- messages --------------------------------------------------------------------------
 
     def append(
-        self, to: str, sender: str, message_id: str, text: str, now_ms: int, *, ttl_ms: int | None
+        self,
+        to: str,
+        sender: str,
+        message_id: str,
+        text: str,
+        now_ms: int,
+        *,
+        ttl_ms: int | None,
+        given: object = None,
     ) -> int:
-        known = self.ids.get((sender, message_id))
+        """Append; ``given`` is what the engine has answered."""
+        name = (sender, message_id, to if self.ways.ids_per_mailbox else "")
+        known = self.ids.get(name)
         if known is not None:
             for row in self.rows:
                 if row.seq == known and self.lives(row) and (row.box.name, row.text) != (to, text):
@@ -180,11 +240,17 @@ class Reference:
             unread and sum(row.size for row in unread) + size > self.limits.mailbox_bytes_max
         ):
             raise Refused(Code.MAILBOX_FULL)
-        self.last = box.last = self.last + 1
+        self.last = box.last = self._next(given)
+        self.seqs.append(self.last)
         ends_ms = None if ttl_ms is None else now_ms + ttl_ms
         self.rows.append(Row(self.last, now_ms, sender, message_id, text, box, ends_ms))
-        self.ids[sender, message_id] = self.last
+        self.ids[name] = self.last
         return self.last
+
+    def _next(self, given: object) -> int:
+        if not self.ways.one_log and isinstance(given, int) and given > self.last:
+            return given
+        return self.last + 1
 
     def acknowledge(self, user: str, device: str, seq: int) -> int:
         box = self.box(user)
@@ -193,8 +259,7 @@ class Reference:
             if len(box.devices) >= DEVICES_MAX:
                 del box.devices[min(box.devices, key=lambda name: (box.devices[name].cursor, name))]
             box.devices[device] = reader
-        reached = max([box.last, *(self.boxes[room].last for room in box.rooms)])
-        reader.cursor = max(reader.cursor, min(seq, reached))
+        reader.cursor = max(reader.cursor, min(seq, self.reached(box)))
         box.furthest = max(box.furthest, reader.cursor)
         return reader.cursor
 
@@ -252,7 +317,8 @@ class Reference:
     def put_account(self, record: Account) -> None:
         if record.user not in self.boxes:
             self.boxes[record.user] = Box(record.user, self.last)
-            self.ids = {key: seq for key, seq in self.ids.items() if key[0] != record.user}
+            if not self.ways.ids_per_mailbox:
+                self._forget_ids(0, record.user)
         self.accounts[record.user] = record
 
     def put_room(self, record: Room) -> None:
@@ -286,6 +352,11 @@ class Reference:
                 self.remove_membership(room, user)
         if not box.is_room:
             self.rows = [row for row in self.rows if row.box is not box]
+        if self.ways.ids_per_mailbox:
+            self._forget_ids(2, name)
+
+    def _forget_ids(self, part: int, name: str) -> None:
+        self.ids = {key: seq for key, seq in self.ids.items() if key[part] != name}
 
     def members(self, room: str) -> int:
         return sum(room in box.rooms for box in self.boxes.values())
@@ -294,6 +365,8 @@ class Reference:
 
     def restart(self) -> None:
         """Forget what is not written down."""
+        if self.ways.remembers_given:
+            return  # all of it is
         self.restored_to = self.last
         kept = {row.seq for row in self.rows}
         self.ids = {key: seq for key, seq in self.ids.items() if seq in kept}

@@ -94,12 +94,31 @@ def test_a_target_with_anything_in_it_is_refused(
         assert told(new) == before
 
 
+@pytest.mark.parametrize("cluster", [False, True], ids=["server", "cluster"])
+def test_a_broker_does_not_start_on_what_is_half_moved(path: Path, *, cluster: bool) -> None:
+    """Nor leaves anything behind: the move goes on."""
+    url = fresh_url(cluster=cluster)
+    filled(path)
+    with suppress(StoreUnavailableError):
+        run(path, url, asks=12)
+    with pytest.raises(StoreUnusableError, match="finish it with the same command"), opened(url):
+        pass
+    done = run(path, url)
+    assert done.resumed
+    assert done.verdict is not None
+    assert done.verdict.same
+    with opened(url) as new:
+        assert ids(new)
+
+
 def test_a_broker_that_was_started_meanwhile_is_noticed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It had looked just before the move began."""
     url = fresh_url()
     filled(path)
     settled = Target.settle
+    monkeypatch.setattr(RedisStore, "_require_moved", lambda store, prefix: None)
 
     def start(target: Target, epoch: Any) -> None:
         with opened(url):

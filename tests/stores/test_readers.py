@@ -23,6 +23,7 @@ from tests.stores.steps import (
     refused,
     send,
     tidy,
+    with_room,
     with_users,
 )
 
@@ -196,6 +197,13 @@ def test_a_device_whose_place_was_taken_may_have_got_anything(store: Store) -> N
     login(store, "newcomer")
     assert ids(store, device=DEVICES[0]) == ["m1"]
     assert read(store, device=DEVICES[0]).delivered == last
+    assert read(login(store, DEVICES[0]), device=DEVICES[0]).delivered == last
+
+
+def test_that_holds_for_what_was_said_in_a_room_too(store: Store) -> None:
+    login(with_room(store, "ann", "bob"), *DEVICES)
+    last = send(store, "m1", to="#den")
+    login(store, "newcomer")
     assert read(login(store, DEVICES[0]), device=DEVICES[0]).delivered == last
 
 

@@ -20,6 +20,7 @@ from broker.core.ports import (
 )
 from broker.core.replies import Replies
 from broker.stores.redis import RedisStore
+from broker.stores.redis.link import script
 from broker.wire.codec import unpack_reply
 from broker.wire.errors import Code, WireError
 from tests.core.fakes import FakeHasher
@@ -133,6 +134,22 @@ def test_what_a_slow_clock_says_in_a_room_comes_behind_what_was_given(store: Red
     assert last == page.messages[0].seq
     assert send(store, "m3") > last, "its own come behind that"
     assert ids(store) == ["m3"]
+
+
+def test_what_was_said_in_a_room_stays_in_order_where_some_of_it_comes_behind(
+    store: RedisStore,
+) -> None:
+    """A message to the user is given by one who looked at the room before; then more is said."""
+    with_room(store, "ann", "bob")
+    send(store, "m1", to="#den")
+    send(store, "own1")
+    with store.batch():  # as the second half of a read whose first half was a while ago
+        store._link.one(script("read", store._keys.place("bob"), "", 0, 100, 10_000, 20, "1"))
+    send(store, "m2", to="#den")
+    send(store, "own2")
+    assert ids(store) == ["own1", "own2", "m1", "m2"]
+    send(store, "m3", to="#den")
+    assert ids(store) == ["own1", "own2", "m1", "m2", "m3"]
 
 
 def test_sequences_go_on_when_the_clock_goes_back(store: RedisStore) -> None:

@@ -260,6 +260,7 @@ def test_a_server_that_goes_and_comes_is_listened_to_again(
         wait_for(here, ANYTHING)
         told = [each for each in caplog.records if "interrupted" in each.message]
         assert len(told) == 1, "once, not with each attempt"
+        assert not any(each.levelname == "ERROR" for each in caplog.records), "it is no fault"
         send(there, "m1", to="ben")
         wait_for(here, News(Kind.MAILBOX, "ben"))
         here.close()

@@ -16,6 +16,7 @@ from tests.stores.steps import (
     Reopen,
     account,
     ack,
+    expire,
     failing_batch,
     history,
     ids,
@@ -346,3 +347,27 @@ def test_an_account_that_is_removed_leaves_its_rooms(room: Store, reopen: Reopen
     assert ids(store) == ["m1"], "what was said stays said"
     assert ids(store, "ann") == []
     refused(Code.NO_SUCH_ROOM, lambda: send(store, "m2", to="#den"))
+
+
+def test_a_page_is_whole_however_much_of_a_room_has_expired_beside_it(store: Store) -> None:
+    with_room(store, "ann", "bob")
+    for message_id in ("m0", "m1"):
+        send(store, message_id, to="#den")
+    for message_id in ("late0", "late1"):
+        send(store, message_id, to="#den", ttl_ms=10)
+    last = send(store, "last", to="#den")
+    assert len(read(store).messages) == 5
+    expire(store, NOW_MS + 20)
+    page = history(store, before=last, limit=1)
+    assert ([each.message_id for each in page.messages], page.more) == (["m1"], True)
+
+
+def test_a_reader_gets_what_stands_behind_what_has_expired_in_a_room(store: Store) -> None:
+    with_room(store, "ann", "bob")
+    for number in range(4):
+        send(store, f"late{number}", to="#den", ttl_ms=10)
+    send(store, "last", to="#den")
+    assert read(store, limit=1).more
+    expire(store, NOW_MS + 20)
+    page = read(store, limit=1)
+    assert ([each.message_id for each in page.messages], page.more) == (["last"], False)

@@ -26,6 +26,8 @@ from broker.wire.limits import ROOM_MARK
 
 #: Changing it leaves everything unfindable: it is part of the format.
 SHARDS: Final = 16
+#: What ``state`` of `Keys.migration` is until everything is here and was compared.
+MOVING: Final = "moving"
 #: Keys of a user or a room that are its mailbox, and go with it.
 MAILBOX: Final = (
     "meta",
@@ -49,6 +51,8 @@ class Keys:
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self.epoch = f"{prefix}:epoch"
+        #: See `broker.stores.migration_target`.
+        self.migration = f"{prefix}:migration"
 
     def place(self, name: str) -> str:
         """Return what all keys of a user or a room begin with."""

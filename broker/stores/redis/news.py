@@ -30,6 +30,7 @@ from broker.core.ports import (
     StoreFailedError,
     StoreFullError,
     StoreUnavailableError,
+    StoreUnusableError,
 )
 from broker.stores.redis.keys import Keys
 from broker.stores.redis.link import ERRORS, Call, Link
@@ -55,7 +56,13 @@ _WAITING_MAX: Final = 100_000
 _TRIED_MAX: Final = 10_000
 
 _ANYTHING: Final = News(Kind.ALL, "")
-_FAILURES: Final = (*ERRORS, StoreFailedError, StoreFullError, StoreUnavailableError)
+_FAILURES: Final = (
+    *ERRORS,
+    StoreFailedError,
+    StoreFullError,
+    StoreUnavailableError,
+    StoreUnusableError,  # as it connects
+)
 
 
 class Listener:

@@ -43,7 +43,7 @@ from broker.core.ports import (
 from broker.core.rates import SendLimits
 from broker.core.shared_limits import Claim, Grant, Tried
 from broker.stores.redis.doubt import Doubts
-from broker.stores.redis.keys import Keys
+from broker.stores.redis.keys import MOVING, Keys
 from broker.stores.redis.limits import SharedLimits
 from broker.stores.redis.link import Call, Link, script
 from broker.stores.redis.messages import messages
@@ -81,6 +81,7 @@ class RedisStore:
         try:
             self.durability: str = check_server(self._link, where)
             self._keys = Keys(where.prefix)
+            self._require_moved(where.prefix)
             self.epoch = self._settle_epoch()
             self._losses = self._link.losses
             self._witness = Witness(self._keys, retention_ms=limits.retention_read_ms)
@@ -109,6 +110,15 @@ class RedisStore:
         self._expiry = Expiry(self._link, self._keys, limits)
         self._walking = False
         self._walk = Walk(self._link, self._keys, self._records, self._expiry, limits)
+
+    def _require_moved(self, prefix: str) -> None:
+        """Errors: `StoreUnusableError`, where a migration to here has not come to its end."""
+        if self._link.one(("HGET", self._keys.migration, "state")) == MOVING.encode():
+            raise StoreUnusableError(
+                f"what is under the prefix {prefix!r} was begun by kotak migrate and is not"
+                " complete: finish it with the same command, or choose another prefix"
+                " (?prefix=NAME)"
+            )
 
     def _settle_epoch(self) -> Epoch:
         """Return the number that all brokers of this store give, made by the first of them."""
@@ -228,9 +238,9 @@ class RedisStore:
         reading = partial(script, "read", place, *args)
         reply, rooms = self._with_rooms(user, reading)
         found, stale = self._rooms.resolve(user, reply[6])
-        if stale:  # some pointers led nowhere and are dropped: once more, for a whole page
+        while stale:  # some pointers led nowhere and are dropped: again, for a whole page
             reply, rooms = self._with_rooms(user, reading)
-            found, _ = self._rooms.resolve(user, reply[6])
+            found, stale = self._rooms.resolve(user, reply[6])
         cursor, delivered, last, purged, rows, cut, _, lost, low = reply
         given = self._witness.given(user)
         if last < given and self._link.one(self._witness.question(user, given)):
@@ -292,15 +302,18 @@ class RedisStore:
         forward = after is not None
         bounds = (max(low, after or 0), "" if forward or before is None else before)
         page = ("page", self._keys.place(name), *bounds, limit, bytes_max)
-        reply = self._link.one(script(*page, "" if forward else "1"))
-        if reply == b"absent":
-            raise no_such_user() if of == INBOX else no_such_room()
-        rows, cut, pointers = reply
-        kept = messages(rows, name) + self._rooms.resolve(user, pointers)[0]
+        stale = True
+        while stale:  # as in `read`
+            reply = self._link.one(script(*page, "" if forward else "1"))
+            if reply == b"absent":
+                raise no_such_user() if of == INBOX else no_such_room()
+            rows, cut, pointers = reply
+            found, stale = self._rooms.resolve(user, pointers)
+        kept = messages(rows, name) + found
         kept.sort(reverse=not forward)
-        found = fitting(kept[:limit], bytes_max)
-        more = bool(cut) or len(kept) > len(found)
-        return History(found if forward else found[::-1], None, more)
+        taken = fitting(kept[:limit], bytes_max)
+        more = bool(cut) or len(kept) > len(taken)
+        return History(taken if forward else taken[::-1], None, more)
 
     def _pull(self, user: str) -> None:
         rooms = self._link.one(("HGETALL", self._keys.of(user, "rooms")))

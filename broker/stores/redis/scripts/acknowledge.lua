@@ -44,7 +44,7 @@ if device ~= '' and not cursor then
     end
     if count >= tonumber(ARGV[3]) then
         redis.call('HDEL', meta, behind, 'd:' .. string.sub(behind, 3))
-        redis.call('HSET', meta, 'd:' .. device, math.max(last, tonumber(m.given or 0)))
+        redis.call('HSET', meta, 'd:' .. device, math.max(reached, tonumber(m.given or 0), tonumber(m.f or 0)))
     end
     cursor = m['c:'] or '0'
     redis.call('HSET', meta, field, cursor)
