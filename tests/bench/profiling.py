@@ -15,6 +15,8 @@ from typing import Final
 _SAMPLES_PER_S: Final = 200
 #: Writing the picture, once the recording is over.
 _WRITE_SECONDS_MAX: Final = 60.0
+#: Where a picture names the command that made it, with the paths of this machine.
+_TITLE: Final = re.compile(r'(<text id="title"[^>]*>)[^<]*')
 #: What py-spy says where it may not look.
 _DENIED: Final = re.compile("permission denied|operation not permitted", re.IGNORECASE)
 
@@ -64,7 +66,16 @@ class Profiler:
         # Not where the phase itself has failed: that is what must be heard.
         if any(process.returncode for process in started):
             raise ProfilerError(refusal(said))
+        for _ in started:
+            retitle(self.path(point), point)
         self.written[point] = self.path(point)
+
+
+def retitle(picture: Path, point: str) -> None:
+    """Say above a picture what it shows: it is for people elsewhere, whom no path here helps."""
+    title = f"the broker at {point}, while it holds Python's lock"
+    drawn = picture.read_text(encoding="utf-8")
+    picture.write_text(_TITLE.sub(lambda found: found[1] + title, drawn), encoding="utf-8")
 
 
 def refusal(said: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.bench import profiling
+from tests.bench.machine import ROOT
 from tests.bench.profiling import Profiler, ProfilerError, refusal
 
 WRITES = 'while [ "$1" != --output ]; do shift; done; echo "<svg/>" > "$2"'
@@ -46,6 +48,31 @@ def test_a_picture_is_waited_for_and_named(bin_: Path) -> None:
     record(profiler)
     assert profiler.written == {"send-1x1": bin_ / "profile-send-1x1.svg"}
     assert profiler.written["send-1x1"].read_text() == "<svg/>\n"
+
+
+def test_a_picture_says_what_it_shows_and_no_path_of_this_machine(bin_: Path) -> None:
+    tool(
+        bin_,
+        'command="$0 $*"; while [ "$1" != --output ]; do shift; done\n'
+        'echo "<svg><text id=\\"title\\" x=\\"1\\">$command</text><g/></svg>" > "$2"',
+    )
+    profiler = Profiler(bin_)
+    record(profiler)
+    assert profiler.written["send-1x1"].read_text() == (
+        '<svg><text id="title" x="1">the broker at send-1x1, while it holds Python\'s lock</text>'
+        "<g/></svg>\n"
+    )
+
+
+def test_what_was_measured_is_kept_without_a_path_of_the_machine_it_was_measured_on() -> None:
+    kept = [each for each in (ROOT / "docs" / "bench").iterdir() if each.suffix != ".md"]
+    kept += (ROOT / "tests" / "bench").glob("*.json")
+    assert len(kept) > 5, "they are looked for where they are"
+    for each in kept:
+        text = each.read_text(encoding="utf-8")
+        if each.suffix == ".svg":  # what people read in it: the rest names its own elements
+            text = "\n".join(re.findall(r">([^<>]+)</(?:text|title|tspan)>", text))
+        assert re.findall(r"(?<![\w.:/])/[\w.-]+/[\w./-]*", text) == [], each.name
 
 
 def test_a_tool_that_is_not_permitted_to_look_says_who_is(bin_: Path) -> None:
