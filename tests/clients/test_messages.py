@@ -239,7 +239,9 @@ def test_messages_that_are_read_after_the_connection_is_lost_do_not_keep_the_nex
                 if message.seq == 1:  # two more are here
                     await asyncio.to_thread(fake.stop)
                     # Until it knows of that, and has nothing more to do for now.
-                    while client._session.wanted or client._timer_ms < monotonic_ms() + 1_000:
+                    while (  # noqa: ASYNC110 - it says that to nobody
+                        client._session.wanted or client._timer_ms < monotonic_ms() + 1_000
+                    ):
                         await asyncio.sleep(0.001)
                     fake.start()
                     began = time.monotonic()
