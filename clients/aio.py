@@ -259,7 +259,8 @@ class AsyncClient(AsyncAsking):
         subscription.on_connection = on_connection
         try:
             while True:
-                if session.outgoing:
+                # What it asks for while the connection is gone is not to be sent, but to be due.
+                if session.outgoing or session.due_ms < self._timer_ms:
                     self._enter()
                 if not subscription.done:
                     await self._arrival(loop, subscription)

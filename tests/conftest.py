@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,19 @@ def pytest_configure(config: pytest.Config) -> None:
     watch = CanaryWatch()
     watch.install()
     config.pluginmanager.register(watch)
+    # A shell starts what it puts in the background without Ctrl-C, and so would we our brokers.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape half characters that a test has logged: a worker cannot tell of them."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 class Broker(NamedTuple):
@@ -28,10 +43,17 @@ class Broker(NamedTuple):
     process: BrokerProcess
 
 
-@pytest.fixture
-def demo_broker(tmp_path: Path) -> Iterator[Broker]:
-    """Start a broker for one test, with ``--demo``, in memory, on ports of its own."""
-    data = tmp_path / "data"
+@contextmanager
+def demo(folder: Path) -> Iterator[Broker]:
+    """Start a broker with ``--demo``, in memory, on ports of its own; its data is in ``folder``."""
+    data = folder / "data"
     with BrokerProcess(data, store="memory:", options=["--demo"]) as process:
         host, _, port = process.doors.text.rpartition(":")
         yield Broker(process.doors.zmq, (host, int(port)), data, process)
+
+
+@pytest.fixture
+def demo_broker(tmp_path: Path) -> Iterator[Broker]:
+    """Start such a broker for one test."""
+    with demo(tmp_path) as broker:
+        yield broker

@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 60
+ORDINARY = "-n 2 --dist loadfile -m not slow"
 
 #: Stands for a Python: real for -c, a note in $CALLS for -m. A venv that it makes holds itself.
 PYTHON = """\
@@ -197,11 +198,12 @@ def test_hostile_runs_from_any_folder_with_its_words_untouched(
 
 def test_test_installs_the_dev_extra_and_leaves_slow_tests_out(checkout: Checkout) -> None:
     ended = checkout.run("scripts/test", "-k", "a or b")
-    assert ended.stdout == "pytest -m not slow -k a or b\n"
+    assert ended.stdout == f"pytest {ORDINARY} -k a or b\n"
     assert checkout.calls[1].endswith("/requirements/dev.txt")
     assert checkout.run("scripts/test", "-x", "--slow").stdout == "pytest -x\n"
     covered = checkout.run("scripts/test", "--coverage", "-x").stdout
-    assert covered == "pytest -m not slow --cov --cov-report=term-missing:skip-covered -x\n"
+    coverage = "--cov --cov-report=term-missing:skip-covered"
+    assert covered == f"pytest {ORDINARY} {coverage} -x\n"
     assert checkout.run("scripts/kotak").stderr == ""  # dev holds what the runtime needs
 
 

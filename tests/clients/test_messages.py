@@ -26,6 +26,8 @@ from clients import (
     Message,
     Unauthorized,
 )
+from clients.pump import monotonic_ms
+from clients.subscription import HEARTBEAT_MS
 from tests.clients.fake_broker import RESULTS, Answer, FakeBroker
 from tests.conftest import Broker
 from tests.load.broker_process import BrokerProcess
@@ -222,6 +224,30 @@ def test_the_asyncio_client_waits_for_a_broker_that_goes_away(fake: FakeBroker) 
         # Closing the client ends a loop that Python has not ended yet.
         assert fake.requests("ack")[-1][3]["seq"] == 19
         assert len(fake.requests("unsubscribe")) == 1
+
+    _run(main())
+
+
+def test_messages_that_are_read_after_the_connection_is_lost_do_not_keep_the_next_one_away(
+    fake: FakeBroker,
+) -> None:
+    """The request for more is made where nothing can be sent, and nothing else brings a turn."""
+
+    async def main() -> None:
+        async with AsyncClient(fake.address, token="t", retry_ms=200) as client:
+            async for message in client.messages():
+                if message.seq == 1:  # two more are here
+                    await asyncio.to_thread(fake.stop)
+                    # Until it knows of that, and has nothing more to do for now.
+                    while (  # noqa: ASYNC110 - it says that to nobody
+                        client._session.wanted or client._timer_ms < monotonic_ms() + 1_000
+                    ):
+                        await asyncio.sleep(0.001)
+                    fake.start()
+                    began = time.monotonic()
+                if message.seq == 4:
+                    break
+        assert time.monotonic() - began < HEARTBEAT_MS / 2000
 
     _run(main())
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import demo
 from tests.transports.fake_broker import fake_door
 
 TIMEOUT_S = 30.0
@@ -93,6 +94,26 @@ def address(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
             yield bound
 
 
+@pytest.fixture(scope="module", params=["door", "broker"])
+def any_address(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, int]]:
+    """The same for lines that nobody need be logged in for, and that leave nothing behind."""
+    if request.param == "broker":
+        with demo(tmp_path_factory.mktemp("broker")) as broker:
+            yield broker.text
+    else:
+        with fake_door() as bound:
+            yield bound
+
+
+@pytest.fixture
+def stranger(any_address: tuple[str, int]) -> Iterator[Original]:
+    original = Original(any_address)
+    with original.socket:
+        yield original
+
+
 @pytest.fixture
 def client(address: tuple[str, int]) -> Iterator[Original]:
     original = Original(address)
@@ -136,13 +157,13 @@ def test_unknown_user_and_wrong_password_are_answered_alike(client: Original) ->
         ),
     ],
 )
-def test_too_few_words_and_bad_lines(client: Original, line: bytes) -> None:
-    assert client.raw(line) == TOO_FEW_WORDS
+def test_too_few_words_and_bad_lines(stranger: Original, line: bytes) -> None:
+    assert stranger.raw(line) == TOO_FEW_WORDS
 
 
 @pytest.mark.parametrize("line", [b"foo\r\n", b"LOGIN a b\r\n", b"foo \r\n", b"ack T 1 \r\n"])
-def test_unknown_commands(client: Original, line: bytes) -> None:
-    assert client.raw(line) == UNKNOWN_COMMAND
+def test_unknown_commands(stranger: Original, line: bytes) -> None:
+    assert stranger.raw(line) == UNKNOWN_COMMAND
 
 
 @pytest.mark.parametrize("token", [b"T", b"aed66926-1a6a-4d5e-b3e0-3d5d22ad4b0b", b"x" * 300])
@@ -150,8 +171,8 @@ def test_unknown_commands(client: Original, line: bytes) -> None:
     "line",
     [b"chat %b fadly  hi \r\n", b"kotakmasuk %b \r\n", b"user_on %b \r\n", b"logout %b \r\n"],
 )
-def test_every_command_with_an_unknown_token(client: Original, line: bytes, token: bytes) -> None:
-    assert client.raw(line % token) == UNKNOWN_TOKEN
+def test_every_command_with_an_unknown_token(stranger: Original, line: bytes, token: bytes) -> None:
+    assert stranger.raw(line % token) == UNKNOWN_TOKEN
 
 
 def test_a_message_goes_from_one_to_the_other_once(client: Original, second: Original) -> None:

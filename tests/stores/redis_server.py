@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
 import signal
 import socket
@@ -12,7 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import redis
 from redis.crc import key_slot
@@ -21,14 +23,30 @@ DEADLINE_S = 30
 SLOTS = 16_384
 
 
+#: Below those that the kernel gives to connections and to whoever asks for any port, on Linux from
+#: 32 768 on: between a look at such a one and its use, another test may have got it.
+_PORTS: Final = range(10_000, 22_000)
+#: How far above a server's own port the one is that a cluster talks by.
+_CLUSTER_PORT: Final = 10_000
+
+
 def free_port() -> int:
-    """Return a free port whose cluster port (10 000 above) exists."""
+    """Return a free port whose cluster port is free, too."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 55_000:
+        port = random.choice(_PORTS)
+        if _is_free(port) and _is_free(port + _CLUSTER_PORT):
             return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do: what is left of an earlier test's connections is in nobody's way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 class Server:
@@ -62,7 +80,9 @@ class Server:
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(self.command(), stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, process_group=0
+            )
         deadline = time.monotonic() + DEADLINE_S
         with self.client() as client:
             while True:
@@ -85,7 +105,9 @@ class Server:
 
     def kill(self) -> None:
         """End it as a power cut of the process would."""
-        self._process.kill()
+        # With what it has forked to write a file: that would go on, in a folder that is removed.
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(DEADLINE_S)
 
     def stop(self) -> None:

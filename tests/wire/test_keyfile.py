@@ -50,8 +50,11 @@ def test_a_secret_is_not_shown() -> None:
     assert SECRET not in repr(KeyFile(public=PUBLIC, secret=SECRET))
 
 
+# Names of their own: the keys are new ones in each process of a run.
 @pytest.mark.parametrize(
-    "text", ["", PUBLIC[:-1], PUBLIC + "0", PUBLIC[:-1] + " ", PUBLIC[:-1] + "~", "#" * KEY_CHARS]
+    "text",
+    ["", PUBLIC[:-1], PUBLIC + "0", PUBLIC[:-1] + " ", PUBLIC[:-1] + "~", "#" * KEY_CHARS],
+    ids=["nothing", "short", "long", "blank", "no digit", "large"],
 )
 def test_what_is_no_key_is_told_from_one(text: str) -> None:
     """The last of these has 40 digits of Z85, which stand for more than 32 bytes."""
@@ -74,7 +77,9 @@ def test_a_list_has_a_key_a_line_with_a_note_behind_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["shafwa's laptop", f"key {PUBLIC}", PUBLIC[:-1], f'public-key = "{PUBLIC}0"']
+    "text",
+    ["shafwa's laptop", f"key {PUBLIC}", PUBLIC[:-1], f'public-key = "{PUBLIC}0"'],
+    ids=["words", "word before", "short", "long"],
 )
 def test_a_list_with_a_line_that_is_no_key_is_refused_without_quoting_it(text: str) -> None:
     with pytest.raises(ValueError, match="line 1: a key has 40 characters") as caught:

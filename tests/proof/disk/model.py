@@ -13,6 +13,7 @@ from tests.proof.disk.journal import CHANGES, Entry, Kind
 SECTOR_BYTES: Final = 512
 #: Places at which one write is torn: more would only tell the same.
 _TEARS_MAX: Final = 6
+_ZEROS: Final = bytes(65_536)
 
 
 class Change(NamedTuple):
@@ -194,6 +195,14 @@ def content_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files if not path.name.endswith("-shm")}
 
 
+def used_bytes(content: bytes) -> int:
+    """Return how far a file is written; a log, of 32 MiB from its start, is zeros behind that."""
+    end = len(content)
+    while content.endswith(_ZEROS, 0, end):  # whole blocks first: rstrip looks at each byte
+        end -= len(_ZEROS)
+    return len(content[:end].rstrip(b"\0"))
+
+
 def put_back(folder: Path, image: Mapping[str, bytes]) -> None:
     """Make a folder hold an image and nothing else. Long zeros at a file's end take no room."""
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -203,5 +212,5 @@ def put_back(folder: Path, image: Mapping[str, bytes]) -> None:
         path = folder / name
         path.touch(0o600)
         with path.open("r+b") as file:
-            file.write(content.rstrip(b"\0"))
+            file.write(content[: used_bytes(content)])
             file.truncate(len(content))

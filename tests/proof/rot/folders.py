@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from broker.stores.folder import DATABASE_FILE
 from tests.proof.disk.course import DONE, Course
-from tests.proof.disk.model import content_of, put_back
+from tests.proof.disk.model import content_of, put_back, used_bytes
 from tests.proof.disk.running import live
 from tests.proof.disk.store_calls import StoreCalls
 
@@ -75,11 +75,6 @@ def read_content(store: StoreCalls) -> Content:
 def _by_key(database: sqlite3.Connection, query: str) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     for key, *values in database.execute(query):
         yield key, tuple(values)
-
-
-def used_bytes(content: bytes) -> int:
-    """Return how far a file is written; the log is zeros behind that."""
-    return len(content.rstrip(b"\0"))
 
 
 __all__ = ["DATABASE_FILE", "Content", "Folder", "make_folders", "read_content", "used_bytes"]
