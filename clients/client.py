@@ -45,11 +45,15 @@ from clients.results import (
     read,
     read_receipt,
 )
-from clients.window import BATCH_FRAMES, SUBMITTED_MAX, Window
+from clients.window import Window
 
 T = TypeVar("T")
 
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:8890"
+#: What was submitted is handed to the socket so many at a time, as one ZeroMQ message.
+BATCH_FRAMES: Final = 64
+#: `Client.submit` waits for answers once so many are missing.
+SUBMITTED_MAX: Final = PENDING_MAX // 2
 #: The longest that one wait on the socket lasts: nothing hangs on it.
 _WAIT_MS_MAX: Final = 60_000
 #: ... where somebody may set `Client.messages`'s ``stop`` meanwhile.
@@ -237,7 +241,8 @@ class Client(Asking):
         `Conflict`, `MailboxFull`, `RateLimited`, `StorageFull`, `TooLarge`, `Unauthorized`,
         `Forbidden` (an observer).
         """
-        return self._receipt(self._start_chat(to, text, message_id, ttl_ms, timeout_ms))
+        call = self._start_chat(to, text, message_id, ttl_ms, timeout_ms)
+        return read_receipt(self._value(call), call.message_id or "")
 
     def submit(
         self,
@@ -278,7 +283,7 @@ class Client(Asking):
         by the window. Whoever stops iterating leaves up to a window of messages under way.
         """
         self._owner.check()
-        sending = Window(self._session, self._make_id, messages, window)
+        sending = Window(self._session, self._make_id, messages, min(window, SUBMITTED_MAX))
         while sending.fill(self._token, monotonic_ms(), timeout_ms or self._timeout_ms):
             if sending.full:
                 yield from self._outcomes(sending)

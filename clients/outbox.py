@@ -6,7 +6,6 @@ see `clients.session`, which decides when.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any, Final
@@ -34,7 +33,7 @@ class Outbox:
         self.due_ms: float = inf
         self._retry_ms = retry_ms
         self._pending: dict[int, Call] = {}  # in order of start, which is the order of repetition
-        self._outgoing: deque[Call] = deque()
+        self._outgoing: list[Call] = []
         self._taken: list[Call] = []
         self._encode = encoder()
         self._next_id = 1
@@ -111,23 +110,23 @@ class Outbox:
     def take(self) -> list[bytes]:
         """Return the frames of the next ZeroMQ message; empty when there is nothing to send."""
         outgoing = self._outgoing
-        frames: list[bytes] = []
         if not outgoing or not self._up:
-            return frames
-        taken = self._taken = []
-        while outgoing and len(taken) < FRAMES_PER_MESSAGE_MAX:
-            call = outgoing.popleft()
-            if not call.done:
-                call.sends += 1
-                taken.append(call)
-                frames.append(call.frame)
+            return []
+        frames: list[bytes] = []
+        while outgoing and not frames:  # once more where nobody waits for any of them
+            self._taken = outgoing[:FRAMES_PER_MESSAGE_MAX]
+            del outgoing[:FRAMES_PER_MESSAGE_MAX]
+            for call in self._taken:
+                if not call.done:
+                    call.sends += 1
+                    frames.append(call.frame)
         return frames
 
     def give_back(self) -> None:
         """Undo the last `take`: there was no room for it."""
-        for call in reversed(self._taken):
+        for call in self._taken:
             call.sends -= 1
-            self._outgoing.appendleft(call)
+        self._outgoing[:0] = self._taken
 
     def _quiet_ms(self, left_ms: float) -> float:
         """Return how long silence is borne, twice, before the broker is left."""
@@ -145,7 +144,7 @@ class Outbox:
     def _hold(self, until_ms: float) -> None:
         """Keep chats back: a younger one must not be stored before one that is to be repeated."""
         self._hold_end_ms = max(self._hold_end_ms, until_ms)
-        self._outgoing = deque(call for call in self._outgoing if call.command not in ORDERED)
+        self._outgoing = [call for call in self._outgoing if call.command not in ORDERED]
 
     def _repeat_chats(self, first_id: int, now_ms: float) -> None:
         """Send the chat ``first_id`` and every younger unanswered one again, in order."""
@@ -153,7 +152,7 @@ class Outbox:
             return  # `connected` will
         queued = [call for call in self._outgoing if call.command in ORDERED]
         first_id = min([first_id, *(call.request_id for call in queued)])
-        self._outgoing = deque(call for call in self._outgoing if call.command not in ORDERED)
+        self._outgoing = [call for call in self._outgoing if call.command not in ORDERED]
         for call in self._pending.values():
             if call.command in ORDERED and call.request_id >= first_id:
                 self._queue(call, now_ms)

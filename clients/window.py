@@ -12,15 +12,13 @@ from typing import Final
 
 from clients.errors import RequestError
 from clients.ids import MessageIds
-from clients.outbox import PENDING_MAX
 from clients.request import Call
 from clients.results import Receipt, read_receipt
 from clients.session import Session
 
-#: Pipelined messages are handed to the socket so many at a time, as one ZeroMQ message.
-BATCH_FRAMES: Final = 64
-#: So many answers may be missing before messages that are sent without waiting have to wait.
-SUBMITTED_MAX: Final = PENDING_MAX // 2
+#: So many are begun, and handed to the socket, at a time: each hand-over wakes two threads here and
+#: two at the broker, so that a window of 100 in one piece costs both a tenth less than in two.
+BATCH_MESSAGES: Final = 128
 
 
 class Window:
@@ -36,7 +34,7 @@ class Window:
         self._session = session
         self._make_ids = make_ids
         self._messages = iter(messages)
-        self._size = max(1, min(size, SUBMITTED_MAX))
+        self._size = max(1, size)
         self._waiting: list[Call] = []
 
     @property
@@ -55,7 +53,7 @@ class Window:
         Errors: what the messages' iterator raises; the messages before that were begun.
         """
         letters: list[tuple[str, str]] = []
-        room = min(self._size - len(self._waiting), BATCH_FRAMES)
+        room = min(self._size - len(self._waiting), BATCH_MESSAGES)
         try:
             letters.extend(islice(self._messages, room))
         finally:
