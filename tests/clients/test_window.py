@@ -38,7 +38,11 @@ def test_it_begins_messages_until_it_is_full_and_takes_no_more_of_them() -> None
     assert _fill(bench, window)
     assert window.full
     assert bench.session.pending == 3
-    assert [text for _, text in messages] == ["3", "4"]
+    _answer(bench, bench.ids()[0])
+    assert len(window.outcomes()) == 1
+    assert _fill(bench, window)
+    assert bench.session.pending == 3
+    assert [text for _, text in messages] == ["4"]
 
 
 def test_it_begins_a_batch_at_a_time() -> None:
