@@ -11,7 +11,6 @@ belongs to the event loop that it is first used in. Source: docs/PROTOCOL.md.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from functools import partial
 from math import inf
@@ -41,6 +40,7 @@ from clients.results import (
     read_receipt,
 )
 from clients.subscription import Subscription
+from clients.window import Window
 
 T = TypeVar("T")
 
@@ -219,17 +219,15 @@ class AsyncClient(AsyncAsking):
     ) -> AsyncIterator[Receipt | RequestError]:
         """Send (recipient, text) pairs, ``window`` at a time; as `Client.send_many`."""
         loop = self._enter()
-        waiting: deque[Call | RequestError] = deque()
-        window = max(1, min(window, SUBMITTED_MAX))
-        for to, text in messages:
-            try:
-                waiting.append(self._start_chat(to, text, None, None, timeout_ms))
-            except RequestError as error:
-                waiting.append(error)
-            if len(waiting) >= window:
-                yield await self._outcome(loop, waiting.popleft())
-        while waiting:
-            yield await self._outcome(loop, waiting.popleft())
+        sending = Window(self._session, self._make_id, messages, min(window, SUBMITTED_MAX))
+        while sending.fill(self._token, monotonic_ms(), timeout_ms or self._timeout_ms):
+            self._enter()
+            if sending.full:
+                for outcome in await self._outcomes(loop, sending):
+                    yield outcome
+        while sending.oldest is not None:
+            for outcome in await self._outcomes(loop, sending):
+                yield outcome
 
     async def messages(
         self,
@@ -365,15 +363,12 @@ class AsyncClient(AsyncAsking):
     async def _receipt(self, loop: asyncio.AbstractEventLoop, call: Call) -> Receipt:
         return read_receipt(await self._value(loop, call), call.message_id or "")
 
-    async def _outcome(
-        self, loop: asyncio.AbstractEventLoop, call: Call | RequestError
-    ) -> Receipt | RequestError:
-        if isinstance(call, RequestError):
-            return call
-        try:
-            return read_receipt(await self._value(loop, call), call.message_id or "")
-        except RequestError as error:
-            return error
+    async def _outcomes(
+        self, loop: asyncio.AbstractEventLoop, sending: Window
+    ) -> list[Receipt | RequestError]:
+        if sending.oldest is not None:
+            await self._answered(loop, sending.oldest)
+        return sending.outcomes()
 
     # --- turns -------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -37,7 +36,7 @@ from clients.outbox import PENDING_MAX
 from clients.owner import Owner
 from clients.paging import Paging, Reading
 from clients.pump import Context, Pump, monotonic_ms
-from clients.request import Call, refused
+from clients.request import Call
 from clients.results import (
     Inbox,
     Login,
@@ -46,11 +45,12 @@ from clients.results import (
     read,
     read_receipt,
 )
+from clients.window import Window
 
 T = TypeVar("T")
 
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:8890"
-#: Pipelined messages are handed to the socket so many at a time, as one ZeroMQ message.
+#: What was submitted is handed to the socket so many at a time, as one ZeroMQ message.
 BATCH_FRAMES: Final = 64
 #: `Client.submit` waits for answers once so many are missing.
 SUBMITTED_MAX: Final = PENDING_MAX // 2
@@ -241,7 +241,8 @@ class Client(Asking):
         `Conflict`, `MailboxFull`, `RateLimited`, `StorageFull`, `TooLarge`, `Unauthorized`,
         `Forbidden` (an observer).
         """
-        return self._receipt(self._start_chat(to, text, message_id, ttl_ms, timeout_ms))
+        call = self._start_chat(to, text, message_id, ttl_ms, timeout_ms)
+        return read_receipt(self._value(call), call.message_id or "")
 
     def submit(
         self,
@@ -281,19 +282,16 @@ class Client(Asking):
         A message that fails gives its error in its place, and the others go on. Memory is bounded
         by the window. Whoever stops iterating leaves up to a window of messages under way.
         """
-        waiting: deque[Call] = deque()
-        window = max(1, min(window, SUBMITTED_MAX))
-        for to, text in messages:
-            try:
-                call = self._start_chat(to, text, None, None, timeout_ms)
-            except RequestError as error:
-                call = refused(error)
-            waiting.append(call)
-            if self._unsent >= BATCH_FRAMES:
+        self._owner.check()
+        sending = Window(self._session, self._make_id, messages, min(window, SUBMITTED_MAX))
+        while sending.fill(self._token, monotonic_ms(), timeout_ms or self._timeout_ms):
+            if sending.full:
+                yield from self._outcomes(sending)
+            else:
                 self._hand_over()
-            if len(waiting) >= window:
-                yield from self._outcomes(waiting, 1)
-        yield from self._outcomes(waiting, len(waiting))
+            self._owner.check()
+        while sending.oldest is not None:
+            yield from self._outcomes(sending)
 
     def messages(
         self,
@@ -380,25 +378,12 @@ class Client(Asking):
         self._owner.check()
         return read_receipt(self._value(call), call.message_id or "")
 
-    def _outcomes(self, waiting: deque[Call], least: int) -> Iterator[Receipt | RequestError]:
-        """Yield at least ``least`` outcomes from the head of the window, and all that are there."""
-        # Hot path, for each message: no call but the one that makes its receipt.
-        while waiting:
-            call = waiting[0]
-            if not call.done:
-                if least <= 0:
-                    return
-                self._wait(call)
-            waiting.popleft()
-            least -= 1
-            outcome: Receipt | RequestError
-            try:
-                if call.error is not None:
-                    raise call.error
-                outcome = read_receipt(call.result, call.message_id or "")
-            except RequestError as error:
-                outcome = error
-            yield outcome
+    def _outcomes(self, sending: Window) -> list[Receipt | RequestError]:
+        """Wait for the oldest message's outcome; return it, and those behind it that are there."""
+        self._owner.check()
+        if sending.oldest is not None:
+            self._wait(sending.oldest)
+        return sending.outcomes()
 
     def _value(self, call: Call) -> dict[str, Any]:
         self._wait(call)

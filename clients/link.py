@@ -25,6 +25,7 @@ _JOINED_BYTES: Final = 16
 _MORE: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
 _IN: Final = int(zmq.POLLIN)
 _OUT: Final = int(zmq.POLLOUT)
+_RCVMORE: Final = int(zmq.RCVMORE)
 
 #: Messages waiting in libzmq for the network, and replies for us: more than may be in flight.
 _SNDHWM_MESSAGES: Final = 1_000
@@ -132,23 +133,22 @@ class Link:
 
     def reply(self) -> list[bytes]:
         """Wait for replies, `REPLY_WAIT_MS` at most: one message's frames, none where none came."""
-        recv, frames, more = self.socket.recv, [], True
+        recv, more, frames = self.socket.recv, self.socket.get, []
         try:
-            while more:
-                frame = recv(0, copy=False)  # such a one knows whether another follows
-                frames.append(frame.bytes)
-                more = frame.more
+            frames.append(recv())
+            while more(_RCVMORE):
+                frames.append(recv())
         except zmq.Again:  # in front of the first one only
             pass
         return frames
 
     def frames(self, limit: int) -> Iterator[bytes]:
         """Yield the reply frames that are there, ``limit`` and the rest of a message at most."""
-        recv = self.socket.recv
+        recv, more = self.socket.recv, self.socket.get
         try:
             for _ in range(limit):
                 yield recv(_NOBLOCK)
-            while self.socket.getsockopt(zmq.RCVMORE):
+            while more(_RCVMORE):
                 yield recv(_NOBLOCK)
         except zmq.Again:
             return

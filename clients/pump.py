@@ -121,14 +121,15 @@ class Pump:
 
     def _follow(self) -> None:
         """Bring the connections in line with ``session.wanted`` and ``way.scouting``."""
-        link, wanted = self.link, self.session.wanted
+        link, way = self.link, self.session.way
+        wanted = way.wanted
         if link is not None and link.number != wanted:
             self._closing(link)
             link.close()
             self.link = link = None
         if wanted and link is None:
             self._open(wanted)
-        scout, scouting = self._scout, self.session.way.scouting
+        scout, scouting = self._scout, way.scouting
         if scout is not None and scout.number != scouting:
             scout.close()
             self._scout = scout = None

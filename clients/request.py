@@ -100,8 +100,15 @@ def refused(error: RequestError) -> Call:
     return call
 
 
-def check_text(text: object) -> None:
-    """Measure the text of a message. Errors: `BadRequest`, `TooLarge`."""
+def chat_args(to: str, text: str, message_id: str) -> dict[str, Any]:
+    """Return the arguments of a ``chat``; measure its text. Errors: `BadRequest`, `TooLarge`."""
+    # Four bytes is the longest character: most texts are judged without being encoded.
+    if type(text) is not str or len(text) * 4 > TEXT_BYTES_MAX:
+        _check_text(text)
+    return {"to": to, "text": text, "id": message_id}
+
+
+def _check_text(text: object) -> None:
     if not isinstance(text, str):
         raise BadRequest(Code.BAD_REQUEST, "'text' must be a string")
     text_bytes = len(text.encode(errors="replace"))

@@ -26,21 +26,19 @@ from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any, Final
 
-from broker.wire.envelope import EVENT, OK, decode_replies, encode_request, encoder, read_reply
+from broker.wire.envelope import EVENT, OK, decode_replies, read_reply
 from broker.wire.errors import RETRYABLE, Code, WireError
-from broker.wire.limits import FRAME_BYTES_MAX, TEXT_BYTES_MAX
 from clients.errors import (
     Busy,
     ClientClosed,
-    KotakError,
-    TooLarge,
+    RequestError,
     from_wire,
 )
 from clients.fleet import Addresses, Fleet
-from clients.outbox import ORDERED, PENDING_MAX, Outbox
-from clients.request import UNENCODABLE, Call, check_text, unpackable
+from clients.outbox import ORDERED, Outbox
+from clients.request import Call, chat_args, refused
 from clients.subscription import Loss, Subscription
-from clients.way import BACKOFF_MS, Way, backoff_ms
+from clients.way import Way, backoff_ms
 
 #: The finest step of timers: bounds how often the unanswered requests are looked through.
 GRAIN_MS: Final = 10
@@ -74,9 +72,6 @@ class Session(Outbox):
         # A call with less time than this cannot give each broker two such silences; 0: need not.
         self._hasty_ms = 2 * retry_ms * len(self.fleet.addresses) if self.fleet.many else 0
         self._random = random
-        self._encode = encoder()
-        self._next_id = 1
-        self._closed = False
         self._turned_away: str | None = (
             None  # why the broker is to be left once its replies are taken in
         )
@@ -101,31 +96,8 @@ class Session(Outbox):
         Errors, at once: `BadRequest`, `TooLarge`, `ClientClosed`, and `Busy` where `PENDING_MAX`
         are unanswered.
         """
-        request_id = self._next_id
-        try:
-            frame = encode_request(self._encode, request_id, command, token, args)
-        except UNENCODABLE as error:
-            raise unpackable(error) from None
-        if len(frame) > FRAME_BYTES_MAX or len(self._pending) >= PENDING_MAX or self._closed:
-            raise self._refuse(len(frame))
-        self._next_id = request_id + 1
-        deadline_ms = now_ms + timeout_ms
-        # Comparisons instead of min(): 0.3 us a message, as every line here is paid for each one.
-        due_ms = now_ms + self._retry_ms
-        if timeout_ms < self._hasty_ms:
-            due_ms = now_ms + self._quiet_ms(timeout_ms)
-        if due_ms > deadline_ms:  # noqa: PLR1730 - see above
-            due_ms = deadline_ms
-        call = Call(request_id, command, frame, deadline_ms, due_ms)
-        self._pending[request_id] = call
-        if due_ms < self.due_ms:  # noqa: PLR1730 - see above
-            self.due_ms = due_ms
-        if not self._up:
-            if not self.way.wanted:
-                self.by(self.way.not_before_ms)
-        elif not self._hold_end_ms or command not in ORDERED:
-            self._outgoing.append(call)
-        return call
+        deadline_ms, due_ms = self._expect(now_ms, timeout_ms)
+        return self._put(command, token, args, deadline_ms, due_ms)
 
     def chat(
         self,
@@ -139,15 +111,49 @@ class Session(Outbox):
         ttl_ms: int | None = None,
     ) -> Call:
         """As `start`, for one message; its text is measured before anything is sent."""
-        # Four bytes is the longest character: most texts are judged without being encoded.
-        if type(text) is not str or len(text) * 4 > TEXT_BYTES_MAX:
-            check_text(text)
-        args: dict[str, Any] = {"to": to, "text": text, "id": message_id}
+        args = chat_args(to, text, message_id)
         if ttl_ms is not None:
             args["ttl_ms"] = ttl_ms
-        call = self.start("chat", token, args, now_ms, timeout_ms)
+        deadline_ms, due_ms = self._expect(now_ms, timeout_ms)
+        call = self._put("chat", token, args, deadline_ms, due_ms)
         call.message_id = message_id
         return call
+
+    def chats(
+        self,
+        letters: Iterable[tuple[str, str]],
+        ids: Iterable[str],
+        token: str | None,
+        now_ms: float,
+        timeout_ms: float,
+    ) -> list[Call]:
+        """As `chat`, for (recipient, text) pairs with an id each; a refused one bears its error."""
+        # Hot path: what is the same for all of them is worked out once.
+        deadline_ms, due_ms = self._expect(now_ms, timeout_ms)
+        calls: list[Call] = []
+        for (to, text), message_id in zip(letters, ids, strict=False):
+            try:
+                args = chat_args(to, text, message_id)
+                call = self._put("chat", token, args, deadline_ms, due_ms)
+                call.message_id = message_id
+            except RequestError as error:
+                call = refused(error)
+            calls.append(call)
+        return calls
+
+    def _expect(self, now_ms: float, timeout_ms: float) -> tuple[float, float]:
+        """Return when what is begun now ends, and when to look at it; see to being asked then."""
+        deadline_ms = now_ms + timeout_ms
+        quiet_ms = self._quiet_ms(timeout_ms) if timeout_ms < self._hasty_ms else self._retry_ms
+        # Comparisons instead of min(), here and below: who sends one by one pays for each line.
+        due_ms = now_ms + quiet_ms
+        if due_ms > deadline_ms:  # noqa: PLR1730 - see above
+            due_ms = deadline_ms
+        if due_ms < self.due_ms:  # noqa: PLR1730 - see above
+            self.due_ms = due_ms
+        if not (self._up or self.way.wanted):
+            self.by(self.way.not_before_ms)
+        return deadline_ms, due_ms
 
     def close(self) -> None:
         """Fail every unanswered call with `ClientClosed`, and every later one."""
@@ -158,20 +164,6 @@ class Session(Outbox):
         if subscription is not None:
             subscription.fail(ClientClosed("the client was closed"))
         self.fail_all(lambda: ClientClosed("the client was closed while the request was waiting"))
-
-    def _refuse(self, frame_bytes: int) -> KotakError:
-        if self._closed:
-            return ClientClosed("the client is closed: make a new one")
-        if frame_bytes > FRAME_BYTES_MAX:
-            return TooLarge(
-                Code.TOO_LARGE,
-                f"the request has {frame_bytes} bytes, {FRAME_BYTES_MAX} at most may be sent",
-            )
-        return Busy(
-            Code.BUSY,
-            f"{PENDING_MAX} requests of this client are unanswered: wait for some of them",
-            BACKOFF_MS,
-        )
 
     # --- the subscription --------------------------------------------------------------------
 
@@ -251,8 +243,7 @@ class Session(Outbox):
     def _received_replies(self, replies: Iterable[Any], now_ms: float) -> None:
         pop = self._pending.pop
         # Hot path, for each reply: three checks, one pop.
-        for reply in replies:
-            request_id, status, body = reply
+        for request_id, status, body in replies:
             if status == OK and type(request_id) is int and type(body) is dict:
                 call = pop(request_id, None)
                 if call is not None:
@@ -263,7 +254,7 @@ class Session(Outbox):
             elif status == EVENT and request_id is None:
                 self._received_event(body)
             else:
-                self._received_other(reply, now_ms)
+                self._received_other([request_id, status, body], now_ms)
 
     def _received_event(self, body: Mapping[str, Any]) -> None:
         if self._subscription is not None:
@@ -479,11 +470,5 @@ class Session(Outbox):
     def _probe(self, now_ms: float, wait_ms: float) -> None:
         if self._probe_end_ms == inf:
             # Not a pending call: whatever its answer is, it shows that the connection works.
-            self._outgoing.appendleft(Call(self._next_id, "ping", self.ping_frame(), inf, inf))
+            self._outgoing.insert(0, Call(self._next_id, "ping", self.ping_frame(), inf, inf))
             self._probe_end_ms = now_ms + wait_ms
-
-    def ping_frame(self) -> bytes:
-        """Return a request that any broker answers."""
-        frame = encode_request(self._encode, self._next_id, "ping", None, {})
-        self._next_id += 1
-        return frame

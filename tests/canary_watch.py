@@ -43,12 +43,12 @@ class CanaryWatch(logging.Handler):
 
     def install(self) -> None:
         """Listen to logs, to what is sent, and to what programs said."""
-        from clients import session
+        from clients import outbox
         from tests.e2e import program, raw_peer
         from tests.load.broker_process import BrokerProcess
 
         logging.getLogger().addHandler(self)
-        for module in (session, raw_peer):
+        for module in (outbox, raw_peer):
             self.install_at(module)
         _wrap(program.Program, "end", after=lambda ended, *_: self.look(ended.err, "stderr"))
         _wrap(BrokerProcess, "stop", after=lambda _, broker: self.look(broker.last_words(), "log"))

@@ -77,3 +77,21 @@ def test_a_used_up_prefix_borrows_the_next_ms() -> None:
 def test_two_generators_do_not_make_the_same_ids() -> None:
     one, other = MessageIds(), MessageIds()
     assert {one() for _ in range(1000)}.isdisjoint({other() for _ in range(1000)})
+
+
+@given(st.lists(st.integers(0, 3_000), min_size=1, max_size=5), st.integers(0, 1 << 20))
+def test_many_ids_are_those_that_as_many_calls_would_make(counts: list[int], counter: int) -> None:
+    one_by_one, together = (_ids(lambda: 1, lambda n: b"\x7f" * n) for _ in range(2))
+    for make in (one_by_one, together):
+        make()
+        make._counter = counter
+    for count in counts:
+        assert together.many(count) == [one_by_one() for _ in range(count)]
+
+
+def test_many_ids_are_of_the_ms_in_which_they_are_made() -> None:
+    clock = iter((1, 2))
+    make = _ids(lambda: next(clock))
+    early, late = make.many(2), make.many(2)
+    assert early < late
+    assert early[0][:10] != late[0][:10]
