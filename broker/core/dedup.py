@@ -73,6 +73,14 @@ class DedupWindow:
 
     def add(self, sender: str, stored: Mapping[str, int], now_ms: int) -> None:
         """Remember ids that have just been stored, at least one, each with its sequence."""
+        self.ids_of(sender).update(stored)
+        self.added(sender, len(stored), max(stored), now_ms)
+
+    def ids_of(self, sender: str) -> _Ids:
+        """Return where to put the ids that are stored next, each with its sequence.
+
+        Tell of them by `added`, once for all of them: the hot path.
+        """
         young = self._young
         ids = young.latest.get(sender)
         if ids is None:
@@ -82,9 +90,13 @@ class DedupWindow:
             young.count -= len(young.before.get(sender, ()))
             young.before[sender] = ids
             ids = young.latest[sender] = {}
-        ids.update(stored)
-        young.count += len(stored)
-        young.newest[sender] = max(young.newest.get(sender, ""), *stored)
+        return ids
+
+    def added(self, sender: str, count: int, newest: str, now_ms: int) -> None:
+        """Take note of ids that were put, none of which is above ``newest``."""
+        young = self._young
+        young.count += count
+        young.newest[sender] = max(young.newest.get(sender, ""), newest)
         if young.count > self._limits.ids_max or now_ms - young.since_ms > self._limits.window_ms:
             self._old = young
             self._young = _Generation(now_ms)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from itertools import compress
+from typing import Any, Final, cast
 
 from broker.core.accounts import Accounts
 from broker.core.handlers import Inbox, Result
 from broker.core.model import History, Message, Page, Receipt, Route
 from broker.core.refusals import refused, too_many_frames
 from broker.core.subscriptions import Subscription
-from broker.wire.envelope import encode_error, encode_event, encode_ok, encoder, error_reply
+from broker.wire.envelope import encode_error, encode_event, encode_ok, encoder, join_replies
 from broker.wire.errors import WireError
 from broker.wire.limits import FRAMES_PER_MESSAGE_MAX, ROOM_MARK
+from broker.wire.receipts import Receipts
 
 #: A result, or the refusal in its place.
 Outcome = Result | WireError
@@ -21,6 +23,8 @@ Outcome = Result | WireError
 Answers = dict[Route, list[tuple[int | None, Outcome]]]
 #: Frames to send, by route, in order.
 Frames = dict[Route, list[bytes]]
+#: What shares a frame with others of a connection that sends so.
+_SHORT: Final = {Receipt, WireError}
 
 
 class Replies:
@@ -28,7 +32,7 @@ class Replies:
 
     def __init__(self, accounts: Accounts, *, durability: str, epoch: int) -> None:
         self._accounts = accounts
-        self._durability = durability
+        self._receipts = Receipts(durability)
         self._epoch = epoch
         self._encode = encoder()
         self.errors: Counter[str] = Counter()
@@ -38,40 +42,24 @@ class Replies:
 
         For the routes in ``together`` receipts and errors come first, in one frame.
         """
-        encode, durability = self._encode, self._durability
         frames: Frames = {}
         for route, replies in answers.items():
-            if route in together:
-                frames[route] = self._encode_together(replies)
-            elif replies:
-                frames[route] = [
-                    # Hot path: a receipt is encoded here, everything else by `_encode_one`.
-                    encode((request_id, "OK", {"seq": result.seq, "durability": durability}))
-                    if type(result) is Receipt
-                    else self._encode_one(request_id, result)
-                    for request_id, result in replies
+            if replies:
+                results = [
+                    outcome if type(outcome) is Receipt else _found_out(outcome)
+                    for _, outcome in replies
                 ]
+                frames[route] = self._encode_all([each for each, _ in replies], results)
+                if route in together:
+                    frames[route] = _joined(frames[route], results)
         return frames
 
-    def _encode_together(self, replies: Sequence[tuple[int | None, Outcome]]) -> list[bytes]:
-        """Encode what is short in frames of many, and each page and other result in its own."""
-        durability = self._durability
-        short: list[Any] = []
-        frames: list[bytes] = []
-        for request_id, outcome in replies:
-            result = outcome if type(outcome) is Receipt else _found_out(outcome)
-            if type(result) is Receipt:
-                short.append((request_id, "OK", {"seq": result.seq, "durability": durability}))
-            elif isinstance(result, WireError):
-                self.errors[result.code.value] += 1
-                short.append(error_reply(request_id, result))
-            else:
-                frames.append(self._encode_one(request_id, result))
-        many = range(0, len(short), FRAMES_PER_MESSAGE_MAX)
-        return [
-            *(self._encode(short[at : at + FRAMES_PER_MESSAGE_MAX]) for at in many),
-            *frames,
-        ]
+    def _encode_all(self, ids: Sequence[int | None], results: Sequence[Outcome]) -> list[bytes]:
+        """Encode replies, each in a frame."""
+        if {*map(type, results)} == {Receipt}:  # hot path: nothing but receipts
+            seqs = [result.seq for result in cast("Sequence[Receipt]", results)]
+            return self._receipts.encode(cast("Sequence[int]", ids), seqs)
+        return list(map(self._encode_one, ids, results))
 
     def messages_event(self, subscription: Subscription, after: int, page: Page) -> bytes:
         """Encode messages pushed to a subscription; ``after`` is what was pushed before them."""
@@ -82,15 +70,13 @@ class Replies:
         """Encode the end of a subscription."""
         return encode_event(self._encode, subscription.number, "ended", {})
 
-    def _encode_one(self, request_id: int | None, outcome: Outcome) -> bytes:
-        result = _found_out(outcome)
+    def _encode_one(self, request_id: int | None, result: Outcome) -> bytes:
         if isinstance(result, WireError):
             self.errors[result.code.value] += 1
             return encode_error(self._encode, request_id, result)
         assert request_id is not None
         if isinstance(result, Receipt):
-            answer = {"seq": result.seq, "durability": self._durability}
-            return encode_ok(self._encode, request_id, answer)
+            return self._receipts.encode((request_id,), (result.seq,))[0]
         if isinstance(result, Inbox):
             return encode_ok(self._encode, request_id, self._inbox(result))
         if isinstance(result, History):
@@ -161,6 +147,17 @@ def _found_out(outcome: Outcome) -> Outcome:
         except WireError as error:
             return error
     return outcome
+
+
+def _joined(frames: list[bytes], results: Sequence[Outcome]) -> list[bytes]:
+    """Join what is short to frames of many; each page and other result keeps its own, behind."""
+    own: list[bytes] = []
+    if not {*map(type, results)} <= _SHORT:
+        kinds = [isinstance(result, Receipt | WireError) for result in results]
+        own = [frame for frame, short in zip(frames, kinds, strict=True) if not short]
+        frames = list(compress(frames, kinds))
+    many = range(0, len(frames), FRAMES_PER_MESSAGE_MAX)
+    return [*(join_replies(frames[at : at + FRAMES_PER_MESSAGE_MAX]) for at in many), *own]
 
 
 def answers_to_all(
