@@ -19,12 +19,33 @@ from broker.wire.receipts import Receipts
 
 #: A result, or the refusal in its place.
 Outcome = Result | WireError
-#: The replies of a batch to be, by route, in order; a nil id is that of an unreadable request.
-Answers = dict[Route, list[tuple[int | None, Outcome]]]
 #: Frames to send, by route, in order.
 Frames = dict[Route, list[bytes]]
+_RECEIPT: Final[set[type]] = {Receipt}
 #: What shares a frame with others of a connection that sends so.
-_SHORT: Final = {Receipt, WireError}
+_SHORT: Final[set[type]] = {Receipt, WireError}
+
+
+class Answered:
+    """The replies of one route to be, in order: ids of requests, and what came of each.
+
+    A nil id is that of an unreadable request. Two lists, since runs are put behind as a whole.
+    """
+
+    __slots__ = ("ids", "outcomes")
+
+    def __init__(self) -> None:
+        self.ids: list[int | None] = []
+        self.outcomes: list[Outcome] = []
+
+    def add(self, request_id: int | None, outcome: Outcome) -> None:
+        """Put one reply behind the others."""
+        self.ids.append(request_id)
+        self.outcomes.append(outcome)
+
+
+#: The replies of a batch to be.
+Answers = dict[Route, Answered]
 
 
 class Replies:
@@ -43,22 +64,20 @@ class Replies:
         For the routes in ``together`` receipts and errors come first, in one frame.
         """
         frames: Frames = {}
-        for route, replies in answers.items():
-            if replies:
-                results = [
-                    outcome if type(outcome) is Receipt else _found_out(outcome)
-                    for _, outcome in replies
-                ]
-                frames[route] = self._encode_all([each for each, _ in replies], results)
-                if route in together:
-                    frames[route] = _joined(frames[route], results)
+        for route, answered in answers.items():
+            if answered.ids:
+                results, kinds = _results(answered.outcomes)
+                made = self._encode_all(answered.ids, results, kinds)
+                frames[route] = _joined(made, results, kinds) if route in together else made
         return frames
 
-    def _encode_all(self, ids: Sequence[int | None], results: Sequence[Outcome]) -> list[bytes]:
+    def _encode_all(
+        self, ids: Sequence[int | None], results: Sequence[Outcome], kinds: set[type]
+    ) -> list[bytes]:
         """Encode replies, each in a frame."""
-        if {*map(type, results)} == {Receipt}:  # hot path: nothing but receipts
-            seqs = [result.seq for result in cast("Sequence[Receipt]", results)]
-            return self._receipts.encode(cast("Sequence[int]", ids), seqs)
+        if kinds == _RECEIPT:  # hot path
+            receipts = cast("Sequence[Receipt]", results)
+            return self._receipts.encode(cast("Sequence[int]", ids), [it.seq for it in receipts])
         return list(map(self._encode_one, ids, results))
 
     def messages_event(self, subscription: Subscription, after: int, page: Page) -> bytes:
@@ -149,13 +168,22 @@ def _found_out(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _joined(frames: list[bytes], results: Sequence[Outcome]) -> list[bytes]:
+def _results(outcomes: Sequence[Outcome]) -> tuple[Sequence[Outcome], set[type]]:
+    """Return what came of requests in the end, and of which types that is."""
+    kinds = set(map(type, outcomes))
+    if kinds == _RECEIPT:
+        return outcomes, kinds
+    results = [*map(_found_out, outcomes)]
+    return results, set(map(type, results))
+
+
+def _joined(frames: list[bytes], results: Sequence[Outcome], kinds: set[type]) -> list[bytes]:
     """Join what is short to frames of many; each page and other result keeps its own, behind."""
     own: list[bytes] = []
-    if not {*map(type, results)} <= _SHORT:
-        kinds = [isinstance(result, Receipt | WireError) for result in results]
-        own = [frame for frame, short in zip(frames, kinds, strict=True) if not short]
-        frames = list(compress(frames, kinds))
+    if not kinds <= _SHORT:
+        short = [isinstance(result, Receipt | WireError) for result in results]
+        own = [frame for frame, is_short in zip(frames, short, strict=True) if not is_short]
+        frames = list(compress(frames, short))
     many = range(0, len(frames), FRAMES_PER_MESSAGE_MAX)
     return [*(join_replies(frames[at : at + FRAMES_PER_MESSAGE_MAX]) for at in many), *own]
 
@@ -168,12 +196,13 @@ def answers_to_all(
     """Answer every request of a batch with one error: new ones, and slow ones that were done."""
     answers: Answers = {}
     for route, request_id in finished:
-        answers.setdefault(route, []).append((request_id, error))
+        answers.setdefault(route, Answered()).add(request_id, error)
     for route, frames in arrivals:
-        replies = answers.setdefault(route, [])
+        replies = answers.setdefault(route, Answered())
         if frames is None:
-            replies.append((None, too_many_frames()))
+            replies.add(None, too_many_frames())
             continue
         for frame in frames:
-            replies += refused(frame, alone=len(frames) == 1, error=error)
+            for request_id, refusal in refused(frame, alone=len(frames) == 1, error=error):
+                replies.add(request_id, refusal)
     return answers
