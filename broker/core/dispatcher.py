@@ -106,9 +106,7 @@ class Dispatcher:
             refusal = fault(error)
         return [refusal] * len(run.ids)
 
-    def _handle_one(
-        self, request: Any, replies: Answered, jobs: list[Job]
-    ) -> None:
+    def _handle_one(self, request: Any, replies: Answered, jobs: list[Job]) -> None:
         ctx = self._context
         request_id: int | None = None
         result: Outcome

@@ -154,7 +154,7 @@ class Mailboxes:
         """
         boxes, messages_max, bytes_max = self._boxes, self._messages_max, self._bytes_max
         own, find = boxes.get(sender), self._dedup.find
-        newest, ids = self._dedup.newest(sender), self._dedup.ids_of(sender)
+        ids, newest = self._dedup.begin(sender)
         placed: list[Placed] = []
         lasts: list[int] = []
         seq = self.next_seq

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from itertools import compress
 from typing import Any, Final, cast
 
 from broker.core.accounts import Accounts
@@ -22,8 +21,6 @@ Outcome = Result | WireError
 #: Frames to send, by route, in order.
 Frames = dict[Route, list[bytes]]
 _RECEIPT: Final[set[type]] = {Receipt}
-#: What shares a frame with others of a connection that sends so.
-_SHORT: Final[set[type]] = {Receipt, WireError}
 
 
 class Answered:
@@ -65,20 +62,28 @@ class Replies:
         """
         frames: Frames = {}
         for route, answered in answers.items():
-            if answered.ids:
-                results, kinds = _results(answered.outcomes)
-                made = self._encode_all(answered.ids, results, kinds)
-                frames[route] = _joined(made, results, kinds) if route in together else made
+            if route in together:
+                frames[route] = self._encode_together(answered)
+            elif answered.ids:
+                frames[route] = list(map(self._encode_one, answered.ids, answered.outcomes))
         return frames
 
-    def _encode_all(
-        self, ids: Sequence[int | None], results: Sequence[Outcome], kinds: set[type]
-    ) -> list[bytes]:
-        """Encode replies, each in a frame."""
-        if kinds == _RECEIPT:  # hot path
-            receipts = cast("Sequence[Receipt]", results)
-            return self._receipts.encode(cast("Sequence[int]", ids), [it.seq for it in receipts])
-        return list(map(self._encode_one, ids, results))
+    def _encode_together(self, answered: Answered) -> list[bytes]:
+        """Encode what is short in frames of many, and each page and other result in its own."""
+        ids, outcomes = answered.ids, answered.outcomes
+        short: list[bytes] = []
+        own: list[bytes] = []
+        if set(map(type, outcomes)) == _RECEIPT:  # hot path
+            receipts = cast("Sequence[Receipt]", outcomes)
+            seqs = [each.seq for each in receipts]
+            short = self._receipts.encode_all(cast("Sequence[int]", ids), seqs)
+        else:
+            for request_id, outcome in zip(ids, outcomes, strict=True):
+                result = _found_out(outcome)
+                frame = self._encode_one(request_id, result)
+                (short if isinstance(result, Receipt | WireError) else own).append(frame)
+        many = range(0, len(short), FRAMES_PER_MESSAGE_MAX)
+        return [*(join_replies(short[at : at + FRAMES_PER_MESSAGE_MAX]) for at in many), *own]
 
     def messages_event(self, subscription: Subscription, after: int, page: Page) -> bytes:
         """Encode messages pushed to a subscription; ``after`` is what was pushed before them."""
@@ -89,13 +94,15 @@ class Replies:
         """Encode the end of a subscription."""
         return encode_event(self._encode, subscription.number, "ended", {})
 
-    def _encode_one(self, request_id: int | None, result: Outcome) -> bytes:
+    def _encode_one(self, request_id: int | None, outcome: Outcome) -> bytes:
+        # Hot path: a receipt is seen first.
+        result = outcome if type(outcome) is Receipt else _found_out(outcome)
+        if type(result) is Receipt and request_id is not None:
+            return self._receipts.encode(request_id, result.seq)
         if isinstance(result, WireError):
             self.errors[result.code.value] += 1
             return encode_error(self._encode, request_id, result)
         assert request_id is not None
-        if isinstance(result, Receipt):
-            return self._receipts.encode((request_id,), (result.seq,))[0]
         if isinstance(result, Inbox):
             return encode_ok(self._encode, request_id, self._inbox(result))
         if isinstance(result, History):
@@ -168,26 +175,6 @@ def _found_out(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _results(outcomes: Sequence[Outcome]) -> tuple[Sequence[Outcome], set[type]]:
-    """Return what came of requests in the end, and of which types that is."""
-    kinds = set(map(type, outcomes))
-    if kinds == _RECEIPT:
-        return outcomes, kinds
-    results = [*map(_found_out, outcomes)]
-    return results, set(map(type, results))
-
-
-def _joined(frames: list[bytes], results: Sequence[Outcome], kinds: set[type]) -> list[bytes]:
-    """Join what is short to frames of many; each page and other result keeps its own, behind."""
-    own: list[bytes] = []
-    if not kinds <= _SHORT:
-        short = [isinstance(result, Receipt | WireError) for result in results]
-        own = [frame for frame, is_short in zip(frames, short, strict=True) if not is_short]
-        frames = list(compress(frames, short))
-    many = range(0, len(frames), FRAMES_PER_MESSAGE_MAX)
-    return [*(join_replies(frames[at : at + FRAMES_PER_MESSAGE_MAX]) for at in many), *own]
-
-
 def answers_to_all(
     arrivals: Iterable[tuple[Route, list[bytes] | None]],
     finished: Iterable[tuple[Route, int]],
@@ -203,6 +190,6 @@ def answers_to_all(
             replies.add(None, too_many_frames())
             continue
         for frame in frames:
-            for request_id, refusal in refused(frame, alone=len(frames) == 1, error=error):
-                replies.add(request_id, refusal)
+            for refusal in refused(frame, alone=len(frames) == 1, error=error):
+                replies.add(*refusal)
     return answers

@@ -34,10 +34,12 @@ def run_at(requests: Sequence[Any], start: int) -> Run | None:
     """
     ids: list[int] = []
     letters: list[ChatArgs] = []
+    command = token = ""
     try:
-        _, command, token, _ = check_request(requests[start])
-        if command not in _NAMES or token is None:
+        _, command, its_token, _ = check_request(requests[start])
+        if command not in _NAMES or its_token is None:
             return None
+        token = its_token
         for request in islice(requests, start, None):
             # Hot path: of what equals the first one's, nothing is checked again (0.3 us).
             if type(request) is not tuple or len(request) != 4:
