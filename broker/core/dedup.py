@@ -54,14 +54,6 @@ class DedupWindow:
     def __len__(self) -> int:
         return self._young.count + self._old.count
 
-    def newest(self, sender: str) -> str:
-        """Return an id that none of the sender's is above: what is, is new.
-
-        Ids that grow, as ULIDs do, are known to be new by this one comparison.
-        """
-        young, old = self._young.newest.get(sender, ""), self._old.newest.get(sender, "")
-        return max(young, old)
-
     def find(self, sender: str, message_id: str) -> int | None:
         """Return the sequence under which this id was stored, if it is remembered."""
         for generation in (self._young, self._old):
@@ -73,6 +65,16 @@ class DedupWindow:
 
     def add(self, sender: str, stored: Mapping[str, int], now_ms: int) -> None:
         """Remember ids that have just been stored, at least one, each with its sequence."""
+        ids, newest = self.begin(sender)
+        ids.update(stored)
+        self.added(sender, len(stored), max(newest, *stored), now_ms)
+
+    def begin(self, sender: str) -> tuple[_Ids, str]:
+        """Return where to put the ids that are stored next, each with its sequence: the hot path.
+
+        And an id that none of the sender's is above: what is, is new. Ids that grow, as ULIDs do,
+        are known to be new by this one comparison. When all are put, tell of them by `added`.
+        """
         young = self._young
         ids = young.latest.get(sender)
         if ids is None:
@@ -82,9 +84,14 @@ class DedupWindow:
             young.count -= len(young.before.get(sender, ()))
             young.before[sender] = ids
             ids = young.latest[sender] = {}
-        ids.update(stored)
-        young.count += len(stored)
-        young.newest[sender] = max(young.newest.get(sender, ""), *stored)
+        newest, older = young.newest.get(sender, ""), self._old.newest.get(sender, "")
+        return ids, max(older, newest)
+
+    def added(self, sender: str, count: int, newest: str, now_ms: int) -> None:
+        """Take note of so many ids that were put; none of the sender's is above ``newest``."""
+        young = self._young
+        young.count += count
+        young.newest[sender] = newest
         if young.count > self._limits.ids_max or now_ms - young.since_ms > self._limits.window_ms:
             self._old = young
             self._young = _Generation(now_ms)

@@ -15,7 +15,7 @@ from broker.core.model import Route
 from broker.core.places import too_busy
 from broker.core.ports import StoreFailedError, StoreFullError, StoreUnavailableError
 from broker.core.refusals import fault, too_many_frames, unavailable
-from broker.core.replies import Outcome
+from broker.core.replies import Answered, Outcome
 from broker.core.runs import Run, run_at
 from broker.core.slow import SlowRequests, Ticket
 from broker.core.trail import Trail, entry_of
@@ -55,7 +55,7 @@ class Dispatcher:
         self,
         route: Route,
         frames: list[bytes],
-        replies: list[tuple[int | None, Outcome]],
+        replies: Answered,
         jobs: list[Job],
     ) -> None:
         """Carry out the requests of one message."""
@@ -64,12 +64,12 @@ class Dispatcher:
             try:
                 requests, together = decode_requests(frame)
             except BadRequest as error:
-                replies.append((None, error.bare()))
+                replies.add(None, error.bare())
                 continue
             if not together:
                 self._handle_one(requests[0], replies, jobs)
             elif len(frames) > 1:
-                replies.append((None, too_many_frames()))
+                replies.add(None, too_many_frames())
             else:
                 self.together.add(route)
                 self._handle_all(requests, replies, jobs)
@@ -77,7 +77,7 @@ class Dispatcher:
     def _handle_all(
         self,
         requests: Sequence[Any],
-        replies: list[tuple[int | None, Outcome]],
+        replies: Answered,
         jobs: list[Job],
     ) -> None:
         at = 0
@@ -87,7 +87,8 @@ class Dispatcher:
                 self._handle_one(requests[at], replies, jobs)
                 at += 1
             else:
-                replies += zip(run.ids, self._handle_run(run), strict=True)
+                replies.outcomes += self._handle_run(run)
+                replies.ids += run.ids
                 at += len(run.ids)
 
     def _handle_run(self, run: Run) -> Sequence[Outcome]:
@@ -105,9 +106,7 @@ class Dispatcher:
             refusal = fault(error)
         return [refusal] * len(run.ids)
 
-    def _handle_one(
-        self, request: Any, replies: list[tuple[int | None, Outcome]], jobs: list[Job]
-    ) -> None:
+    def _handle_one(self, request: Any, replies: Answered, jobs: list[Job]) -> None:
         ctx = self._context
         request_id: int | None = None
         result: Outcome
@@ -127,7 +126,7 @@ class Dispatcher:
             raise
         except Exception as error:  # noqa: BLE001 - as above
             result = fault(error)
-        replies.append((request_id, result))
+        replies.add(request_id, result)
 
     def _run(self, request: Request) -> Result:
         """Run one request, after the checks that its `CommandSpec` carries."""

@@ -37,9 +37,10 @@ class _Appended(NamedTuple):
 
     sender: str
     own: Mailbox | None
-    ids: dict[str, int]
-    #: Of each its mailbox, what was the last sequence there, and its bytes.
-    places: list[tuple[Mailbox, int, int]]
+    letters: Sequence[commands.ChatArgs]
+    #: What became of each, and of those with a place, what was the last sequence there.
+    placed: list[Placed]
+    lasts: list[int]
 
 
 class Acknowledged(NamedTuple):
@@ -145,25 +146,24 @@ class Mailboxes:
         return self._dedup.find(sender, message_id)
 
     def append_all(
-        self, sender: str, letters: Iterable[commands.ChatArgs], now_ms: int
+        self, sender: str, letters: Sequence[commands.ChatArgs], now_ms: int
     ) -> list[Placed]:
         """Give out the next sequences to one sender's letters. Refusals: as `Store.append`.
 
         Hot path: what is the same for all of them is looked up once.
         """
         boxes, messages_max, bytes_max = self._boxes, self._messages_max, self._bytes_max
-        own = boxes.get(sender)
-        newest = self._dedup.newest(sender)
-        ids: dict[str, int] = {}
-        places: list[tuple[Mailbox, int, int]] = []
+        own, find = boxes.get(sender), self._dedup.find
+        ids, newest = self._dedup.begin(sender)
         placed: list[Placed] = []
+        lasts: list[int] = []
         seq = self.next_seq
         try:
             for to, text, message_id, _ in letters:
                 if message_id > newest:
                     newest = message_id
                 else:
-                    known = ids.get(message_id) or self._dedup.find(sender, message_id)
+                    known = find(sender, message_id)
                     if known is not None:
                         placed.append((None, known))
                         continue
@@ -172,24 +172,25 @@ class Mailboxes:
                     placed.append(no_such(to))
                     continue
                 size = len(text) if text.isascii() else len(text.encode())
-                waiting = len(box.seqs) - box.head
-                if waiting >= messages_max or (waiting and box.waiting_bytes + size > bytes_max):
+                seqs, waiting_bytes = box.seqs, box.waiting_bytes + size
+                waiting = len(seqs) - box.head
+                if waiting >= messages_max or (waiting_bytes > bytes_max and waiting):
                     placed.append(full(room=box.room))
                     continue
-                box.seqs.append(seq)
+                seqs.append(seq)
                 box.sizes.append(size)
-                box.waiting_bytes += size
-                places.append((box, box.last, size))
+                box.waiting_bytes = waiting_bytes
+                lasts.append(box.last)
                 placed.append((box, seq))
                 box.last = ids[message_id] = seq
                 seq += 1
         finally:
-            if ids:
+            if lasts:
                 if own is not None:
                     own.sent.extend(range(self.next_seq, seq))
                 self.next_seq = seq
-                self._dedup.add(sender, ids, now_ms)
-                self._undo.append(_Appended(sender, own, ids, places))
+                self._dedup.added(sender, len(lasts), newest, now_ms)
+                self._undo.append(_Appended(sender, own, letters, placed, lasts))
         return placed
 
     def expire_at(self, box: Mailbox, seq: int, expires_ms: int) -> None:
@@ -431,17 +432,16 @@ class Mailboxes:
             self._scheduled.clear()
 
     def _take_back(self, appended: _Appended) -> None:
-        sender, own, ids, places = appended
-        for box, last, size in reversed(places):
-            box.seqs.pop()
-            box.sizes.pop()
-            box.waiting_bytes -= size
-            box.last = last
+        sender, own, letters, placed, lasts = appended
+        self.next_seq -= len(lasts)
         if own is not None:
-            del own.sent[-len(places) :]
-        for message_id in ids:
-            self._dedup.discard(sender, message_id)
-        self.next_seq -= len(places)
+            del own.sent[-len(lasts) :]
+        for (_, _, message_id, _), place in reversed([*zip(letters, placed, strict=False)]):
+            if isinstance(place, tuple) and (box := place[0]) is not None:
+                box.seqs.pop()
+                box.waiting_bytes -= box.sizes.pop()
+                box.last = lasts.pop()
+                self._dedup.discard(sender, message_id)
 
 
 def _seat(box: Mailbox, room: Mailbox, since: int) -> None:

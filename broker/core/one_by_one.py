@@ -33,8 +33,7 @@ class OneByOne:
     ) -> Receipt:
         if refusal is not None and self.mailboxes.duplicate(sender, message_id) is None:
             raise refusal
-        letter = ChatArgs(to, text, message_id, ttl_ms)
-        (outcome,) = self.append_all(sender, (letter,), now_ms)
+        (outcome,) = self.append_all(sender, ((to, text, message_id, ttl_ms),), now_ms)
         if isinstance(outcome, WireError):
             raise outcome
         return outcome

@@ -4,23 +4,45 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Final, cast
 
 from broker.core.accounts import Accounts
 from broker.core.handlers import Inbox, Result
 from broker.core.model import History, Message, Page, Receipt, Route
 from broker.core.refusals import refused, too_many_frames
 from broker.core.subscriptions import Subscription
-from broker.wire.envelope import encode_error, encode_event, encode_ok, encoder, error_reply
+from broker.wire.envelope import encode_error, encode_event, encode_ok, encoder, join_replies
 from broker.wire.errors import WireError
 from broker.wire.limits import FRAMES_PER_MESSAGE_MAX, ROOM_MARK
+from broker.wire.receipts import Receipts
 
 #: A result, or the refusal in its place.
 Outcome = Result | WireError
-#: The replies of a batch to be, by route, in order; a nil id is that of an unreadable request.
-Answers = dict[Route, list[tuple[int | None, Outcome]]]
 #: Frames to send, by route, in order.
 Frames = dict[Route, list[bytes]]
+_RECEIPT: Final[set[type]] = {Receipt}
+
+
+class Answered:
+    """The replies of one route to be, in order: ids of requests, and what came of each.
+
+    A nil id is that of an unreadable request. Two lists, since runs are put behind as a whole.
+    """
+
+    __slots__ = ("ids", "outcomes")
+
+    def __init__(self) -> None:
+        self.ids: list[int | None] = []
+        self.outcomes: list[Outcome] = []
+
+    def add(self, request_id: int | None, outcome: Outcome) -> None:
+        """Put one reply behind the others."""
+        self.ids.append(request_id)
+        self.outcomes.append(outcome)
+
+
+#: The replies of a batch to be.
+Answers = dict[Route, Answered]
 
 
 class Replies:
@@ -28,7 +50,7 @@ class Replies:
 
     def __init__(self, accounts: Accounts, *, durability: str, epoch: int) -> None:
         self._accounts = accounts
-        self._durability = durability
+        self._receipts = Receipts(durability)
         self._epoch = epoch
         self._encode = encoder()
         self.errors: Counter[str] = Counter()
@@ -38,40 +60,30 @@ class Replies:
 
         For the routes in ``together`` receipts and errors come first, in one frame.
         """
-        encode, durability = self._encode, self._durability
         frames: Frames = {}
-        for route, replies in answers.items():
+        for route, answered in answers.items():
             if route in together:
-                frames[route] = self._encode_together(replies)
-            elif replies:
-                frames[route] = [
-                    # Hot path: a receipt is encoded here, everything else by `_encode_one`.
-                    encode((request_id, "OK", {"seq": result.seq, "durability": durability}))
-                    if type(result) is Receipt
-                    else self._encode_one(request_id, result)
-                    for request_id, result in replies
-                ]
+                frames[route] = self._encode_together(answered)
+            elif answered.ids:
+                frames[route] = list(map(self._encode_one, answered.ids, answered.outcomes))
         return frames
 
-    def _encode_together(self, replies: Sequence[tuple[int | None, Outcome]]) -> list[bytes]:
+    def _encode_together(self, answered: Answered) -> list[bytes]:
         """Encode what is short in frames of many, and each page and other result in its own."""
-        durability = self._durability
-        short: list[Any] = []
-        frames: list[bytes] = []
-        for request_id, outcome in replies:
-            result = outcome if type(outcome) is Receipt else _found_out(outcome)
-            if type(result) is Receipt:
-                short.append((request_id, "OK", {"seq": result.seq, "durability": durability}))
-            elif isinstance(result, WireError):
-                self.errors[result.code.value] += 1
-                short.append(error_reply(request_id, result))
-            else:
-                frames.append(self._encode_one(request_id, result))
+        ids, outcomes = answered.ids, answered.outcomes
+        short: list[bytes] = []
+        own: list[bytes] = []
+        if set(map(type, outcomes)) == _RECEIPT:  # hot path
+            receipts = cast("Sequence[Receipt]", outcomes)
+            seqs = [each.seq for each in receipts]
+            short = self._receipts.encode_all(cast("Sequence[int]", ids), seqs)
+        else:
+            for request_id, outcome in zip(ids, outcomes, strict=True):
+                result = _found_out(outcome)
+                frame = self._encode_one(request_id, result)
+                (short if isinstance(result, Receipt | WireError) else own).append(frame)
         many = range(0, len(short), FRAMES_PER_MESSAGE_MAX)
-        return [
-            *(self._encode(short[at : at + FRAMES_PER_MESSAGE_MAX]) for at in many),
-            *frames,
-        ]
+        return [*(join_replies(short[at : at + FRAMES_PER_MESSAGE_MAX]) for at in many), *own]
 
     def messages_event(self, subscription: Subscription, after: int, page: Page) -> bytes:
         """Encode messages pushed to a subscription; ``after`` is what was pushed before them."""
@@ -83,14 +95,14 @@ class Replies:
         return encode_event(self._encode, subscription.number, "ended", {})
 
     def _encode_one(self, request_id: int | None, outcome: Outcome) -> bytes:
-        result = _found_out(outcome)
+        # Hot path: a receipt is seen first.
+        result = outcome if type(outcome) is Receipt else _found_out(outcome)
+        if type(result) is Receipt and request_id is not None:
+            return self._receipts.encode(request_id, result.seq)
         if isinstance(result, WireError):
             self.errors[result.code.value] += 1
             return encode_error(self._encode, request_id, result)
         assert request_id is not None
-        if isinstance(result, Receipt):
-            answer = {"seq": result.seq, "durability": self._durability}
-            return encode_ok(self._encode, request_id, answer)
         if isinstance(result, Inbox):
             return encode_ok(self._encode, request_id, self._inbox(result))
         if isinstance(result, History):
@@ -171,12 +183,13 @@ def answers_to_all(
     """Answer every request of a batch with one error: new ones, and slow ones that were done."""
     answers: Answers = {}
     for route, request_id in finished:
-        answers.setdefault(route, []).append((request_id, error))
+        answers.setdefault(route, Answered()).add(request_id, error)
     for route, frames in arrivals:
-        replies = answers.setdefault(route, [])
+        replies = answers.setdefault(route, Answered())
         if frames is None:
-            replies.append((None, too_many_frames()))
+            replies.add(None, too_many_frames())
             continue
         for frame in frames:
-            replies += refused(frame, alone=len(frames) == 1, error=error)
+            for refusal in refused(frame, alone=len(frames) == 1, error=error):
+                replies.add(*refusal)
     return answers

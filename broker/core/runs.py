@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from broker.wire.commands import ChatArgs
+from broker.wire.commands import ChatArgs, parse_chat
 from broker.wire.envelope import check_request
 from broker.wire.errors import WireError
+from broker.wire.limits import REQUEST_ID_MAX
 
 _NAMES: Final = frozenset({"chat", "send"})
 
@@ -31,19 +32,29 @@ def run_at(requests: Sequence[Any], start: int) -> Run | None:
 
     Nothing that is refused for how it is written is in it, so that it is answered for itself.
     """
-    command = token = None
     ids: list[int] = []
     letters: list[ChatArgs] = []
-    parse = ChatArgs.parse
+    command = token = ""
     try:
+        _, command, its_token, _ = check_request(requests[start])
+        if command not in _NAMES or its_token is None:
+            return None
+        token = its_token
         for request in islice(requests, start, None):
-            request_id, named, its_token, args = check_request(request)
-            if named != command or its_token != token:
-                if ids or named not in _NAMES or its_token is None:
-                    break
-                command, token = named, its_token
-            letters.append(parse(args))
+            # Hot path: of what equals the first one's, nothing is checked again (0.3 us).
+            if type(request) is not tuple or len(request) != 4:
+                break
+            request_id, named, its_token, fields = request
+            if (
+                named != command
+                or its_token != token
+                or type(request_id) is not int
+                or not 0 <= request_id <= REQUEST_ID_MAX
+                or type(fields) is not dict
+            ):
+                break
+            letters.append(parse_chat(fields))
             ids.append(request_id)
     except WireError:
         pass  # of the one behind the run, which will be refused when its turn comes
-    return Run(command, token, ids, letters) if ids and command and token is not None else None
+    return Run(command, token, ids, letters) if ids else None

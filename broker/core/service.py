@@ -33,7 +33,7 @@ from broker.core.ports import (
 )
 from broker.core.push import Push
 from broker.core.refusals import closed, fault, storage_full, too_many_frames, unavailable
-from broker.core.replies import Answers, Frames, Outcome, Replies, answers_to_all
+from broker.core.replies import Answered, Answers, Frames, Outcome, Replies, answers_to_all
 from broker.core.rooms import Rooms
 from broker.core.sessions import Sessions
 from broker.core.shared_rates import rates_of
@@ -286,15 +286,15 @@ class Service:
                 if not self._dispatcher.full:  # what is late stays so: writing that down takes room
                     expired, unnoticed = self._expiry.take_out(now_ms)
                 for job, outcome in finished:
-                    answer = (job.request_id, self._finish(ctx, job, outcome))
-                    answers.setdefault(job.route, []).append(answer)
+                    result = self._finish(ctx, job, outcome)
+                    answers.setdefault(job.route, Answered()).add(job.request_id, result)
                 for route, frames in arrivals:
                     heard(route, now_ms)
                     replies = answers.get(route)
                     if replies is None:
-                        replies = answers[route] = []
+                        replies = answers[route] = Answered()
                     if frames is None:
-                        replies.append((None, too_many_frames()))
+                        replies.add(None, too_many_frames())
                     else:
                         dispatch(route, frames, replies, jobs)
                 if ctx.rates is not None:
@@ -326,7 +326,7 @@ class Service:
         """Answer a slow request that all brokers together have no room for, and say so."""
         refusal = self._slow.refused(job.ticket, now_ms)
         if refusal is not None:
-            answers[job.route].append((job.request_id, refusal))
+            answers[job.route].add(job.request_id, refusal)
         return refusal is not None
 
     def _finish(self, ctx: Context, job: Job, outcome: Any) -> Outcome:

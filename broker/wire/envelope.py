@@ -18,8 +18,10 @@ OK: Final = "OK"
 ERROR: Final = "ERROR"
 EVENT: Final = "EVENT"
 
-#: How msgpack begins an array of 16 to 65 535 elements; it may be one of fewer.
+#: How msgpack begins an array of 16 to 65 535 elements; it may be one of fewer. And of up to 15.
 _ARRAY_16: Final = b"\xdc"
+_ARRAY_FIX: Final = 0x90
+_ARRAY_FIX_MAX: Final = 15
 
 #: ``autoreset`` is msgpack's default: one call, one complete value. Not for two threads at once.
 Encode = Callable[[Any], bytes]
@@ -107,6 +109,13 @@ def join(frames: Sequence[bytes]) -> bytes:
     return b"".join((_ARRAY_16, len(frames).to_bytes(2, "big"), *frames))
 
 
+def join_replies(frames: Sequence[bytes]) -> bytes:
+    """Return one frame with an array of replies (65 535 at most), as msgpack encodes it."""
+    if len(frames) > _ARRAY_FIX_MAX:
+        return join(frames)
+    return b"".join((bytes((_ARRAY_FIX | len(frames),)), *frames))
+
+
 def _unpack(frame: bytes) -> Any:
     try:
         return unpack_request(frame)
@@ -138,15 +147,10 @@ def encode_ok(encode: Encode, request_id: int, result: Mapping[str, Any]) -> byt
 
 def encode_error(encode: Encode, request_id: int | None, error: WireError) -> bytes:
     """Encode one ERROR reply."""
-    return encode(error_reply(request_id, error))
-
-
-def error_reply(request_id: int | None, error: WireError) -> tuple[int | None, str, dict[str, Any]]:
-    """Return one ERROR reply, to be encoded alone or among others."""
     body: dict[str, Any] = {"code": error.code.value, "message": error.message}
     if error.retry_after_ms is not None:
         body["retry_after_ms"] = error.retry_after_ms
-    return request_id, ERROR, body
+    return encode((request_id, ERROR, body))
 
 
 def encode_event(encode: Encode, subscription: int, kind: str, fields: Mapping[str, Any]) -> bytes:

@@ -70,7 +70,9 @@ class FaultyStore(MemoryStore):
     def append_all(
         self, sender: str, letters: Sequence[ChatArgs], now_ms: int
     ) -> list[Receipt | WireError]:
-        if any(self.mailboxes.duplicate(sender, each.message_id) is None for each in letters):
+        if any(
+            self.mailboxes.duplicate(sender, message_id) is None for _, _, message_id, _ in letters
+        ):
             self._take_room()
         return super().append_all(sender, letters, now_ms)
 

@@ -11,7 +11,6 @@ from broker.core.mailbox import Mailbox
 from broker.core.mailboxes import Mailboxes
 from broker.core.model import Membership, State
 from broker.core.ports import StoreLimits
-from broker.wire.commands import ChatArgs
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import DEVICES_PER_USER_MAX
 
@@ -28,7 +27,7 @@ def boxes() -> Mailboxes:
 
 
 def append(boxes: Mailboxes, *ids: str, to: str = "bob", size: int = 10) -> Mailbox:
-    boxes.append_all("ann", [ChatArgs(to, "x" * size, each, None) for each in ids], 0)
+    boxes.append_all("ann", [(to, "x" * size, each, None) for each in ids], 0)
     return boxes.find(to)
 
 

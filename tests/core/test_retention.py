@@ -9,7 +9,6 @@ from broker.core.mailbox import Mailbox
 from broker.core.mailboxes import Mailboxes
 from broker.core.ports import StoreLimits
 from broker.core.retention import Retention, Row
-from broker.wire.commands import ChatArgs
 
 NOW_MS = 1_000_000
 LIMITS = StoreLimits(
@@ -27,7 +26,7 @@ def boxes() -> Mailboxes:
     boxes = Mailboxes(LIMITS)
     for key, name in enumerate(["bob", "#den"], 1):
         boxes.add(Mailbox(name, key))
-    letters = [ChatArgs("bob", "x" * 10, str(number), None) for number in range(4)]
+    letters = [("bob", "x" * 10, str(number), None) for number in range(4)]
     boxes.append_all("ann", letters, 0)
     boxes.acknowledge(boxes.find("bob"), "", 3)
     return boxes

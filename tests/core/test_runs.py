@@ -95,7 +95,8 @@ def test_a_batch_that_fails_takes_its_runs_back() -> None:
     }
     assert twin.mailboxes() == before
     again = twin.answers([join(twin.written(asked))])
-    assert [answer[0] for answer in again.values()] == ["OK"] * 5, "their ids are forgotten too"
+    assert [answer[0] for answer in again.values()] == ["OK"] * 5
+    assert sum(map(len, twin.mailboxes())) == 5, "their ids are forgotten too"
 
 
 def test_a_bug_in_a_run_is_an_answer_to_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,26 +25,21 @@ def handle_chat(ctx: Context, args: commands.ChatArgs) -> Receipt:
     Errors: ``no_such_user``, ``no_such_room``, ``blocked``, ``mailbox_full``, ``conflict``,
     ``rate_limited``, ``too_large``, and what nothing new is taken for now (`Context.refusal`).
     """
+    to, text, message_id, ttl_ms = args
     sends = ctx.policy.sends
     if sends.message_bytes_max < TEXT_BYTES_MAX:
-        _check_size(args.text, sends.message_bytes_max)
+        _check_size(text, sends.message_bytes_max)
     if ctx.rates is not None:
         ctx.rates.spend(ctx.session.user, ctx.now_ms)
-    if args.to in ctx.subscriptions:
-        ctx.subscriptions.wake(args.to)
+    if to in ctx.subscriptions:
+        ctx.subscriptions.wake(to)
     sender, refusal = ctx.session.user, ctx.refusal
-    if _is_blocked(ctx, args.to, sender):
+    if _is_blocked(ctx, to, sender):
         refusal = blocked_by_recipient()
     # One store step: duplicate check, limits and append must not come apart. Nor may a refusal come
     # before it: it would say of a message that is stored, whose answer was lost, that it is not.
     return ctx.store.append(
-        args.to,
-        sender,
-        args.message_id,
-        args.text,
-        ctx.now_ms,
-        ttl_ms=args.ttl_ms,
-        refusal=refusal,
+        to, sender, message_id, text, ctx.now_ms, ttl_ms=ttl_ms, refusal=refusal
     )
 
 
@@ -60,11 +55,11 @@ def handle_chats(
         ctx.refusal is not None
         or ctx.rates is not None
         or ctx.policy.sends.message_bytes_max < TEXT_BYTES_MAX
-        or (ctx.blocks.by_user and any(_is_blocked(ctx, each.to, sender) for each in letters))
+        or (ctx.blocks.by_user and any(_is_blocked(ctx, to, sender) for to, *_ in letters))
     ):
         return [_outcome_of(ctx, each) for each in letters]
     if subscriptions:
-        for name in {each.to for each in letters}:
+        for name in {to for to, *_ in letters}:
             subscriptions.wake(name)
     return ctx.store.append_all(sender, letters, ctx.now_ms)
 

@@ -30,6 +30,7 @@ from broker.wire.commands.mail import (
     InboxArgs,
     StatusArgs,
     SubscribeArgs,
+    parse_chat,
 )
 from broker.wire.commands.rooms import RoomArgs, RoomCreateArgs, RoomInviteArgs, RoomMembersArgs
 from broker.wire.commands.sessions import HelloArgs, LoginArgs, NoArgs, PresenceArgs
@@ -64,6 +65,7 @@ __all__ = [
     "UserArgs",
     "UserPasswdArgs",
     "UserRoleArgs",
+    "parse_chat",
 ]
 
 #: The original's other dialects; canonical names are the keys of `PARSERS`.
@@ -80,7 +82,7 @@ PARSERS: Final[Mapping[str, Callable[[Fields], Any]]] = {
     "ping": NoArgs.parse,
     "login": LoginArgs.parse,
     "logout": NoArgs.parse,
-    "chat": ChatArgs.parse,
+    "chat": parse_chat,
     "kotakmasuk": InboxArgs.parse,
     "ack": AckArgs.parse,
     "subscribe": SubscribeArgs.parse,

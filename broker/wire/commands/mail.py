@@ -29,36 +29,38 @@ INBOX: Final = "inbox"
 SENT: Final = "sent"
 
 
-class ChatArgs(NamedTuple):
-    """``chat``: the recipient, the text, the client-made id that makes a retry safe, its life.
+#: ``chat``: the recipient, the text, the client-made id that makes a retry safe, its life in
+#: milliseconds (None: it never expires unread). A plain tuple: to make a named one, and to unpack
+#: it, costs 0.15 us a message on the hot path.
+ChatArgs = tuple[str, str, str, int | None]
 
-    None for ``ttl_ms``: it never expires unread.
-    """
 
-    to: str
-    text: str
-    message_id: str
-    ttl_ms: int | None
+def parse_chat(fields: Fields) -> ChatArgs:
+    """Read a `ChatArgs`."""
+    # Hot path: what is plainly good is not looked at closer (0.2 us instead of 0.8).
+    try:
+        to, text, message_id = fields["to"], fields["text"], fields["id"]
+    except KeyError:
+        return _parse_chat_closely(fields)
+    if (
+        type(to) is type(text) is type(message_id) is str
+        and 0 < len(to) <= USER_CHARS_MAX
+        and 0 < len(text) <= _TEXT_CHARS_SURE
+        and 0 < len(message_id) <= MESSAGE_ID_CHARS_MAX
+        and len(fields) == 3
+    ):
+        return to, text, message_id, None
+    return _parse_chat_closely(fields)
 
-    @classmethod
-    def parse(cls, fields: Fields) -> ChatArgs:
-        # Hot path: what is plainly good is not looked at closer (0.3 us instead of 0.8).
-        to, text, message_id = fields.get("to"), fields.get("text"), fields.get("id")
-        if (
-            type(to) is type(text) is type(message_id) is str
-            and 0 < len(to) <= USER_CHARS_MAX
-            and 0 < len(text) <= _TEXT_CHARS_SURE
-            and 0 < len(message_id) <= MESSAGE_ID_CHARS_MAX
-            and len(fields) == 3
-        ):
-            return tuple.__new__(cls, (to, text, message_id, None))
-        only(fields, "to", "text", "id", "ttl_ms")
-        return cls(
-            name_of(fields, "to", USER_CHARS_MAX),
-            string(fields, "text", TEXT_BYTES_MAX),
-            name_of(fields, "id", MESSAGE_ID_CHARS_MAX),
-            integer(fields, "ttl_ms", TTL_MS_MIN, TTL_MS_MAX, None),
-        )
+
+def _parse_chat_closely(fields: Fields) -> ChatArgs:
+    only(fields, "to", "text", "id", "ttl_ms")
+    return (
+        name_of(fields, "to", USER_CHARS_MAX),
+        string(fields, "text", TEXT_BYTES_MAX),
+        name_of(fields, "id", MESSAGE_ID_CHARS_MAX),
+        integer(fields, "ttl_ms", TTL_MS_MIN, TTL_MS_MAX, None),
+    )
 
 
 class InboxArgs(NamedTuple):
