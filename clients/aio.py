@@ -377,24 +377,39 @@ class AsyncClient(AsyncAsking):
         self._turn_is_due = False
         pump = self._pump
         room = pump.turn()
-        pump.receive()
-        pump.note_events()
-        self._plan(room=room)
+        link = pump.link
+        readable = writable = False
+        if link is not None:
+            readable, writable = self._take_in(link)
+            if link.monitor is not None:
+                pump.note_events()
+        self._plan(again=readable or bool(self._session.outgoing and (room or writable)))
 
-    def _plan(self, *, room: bool) -> None:
-        """Arrange the next turn.
+    def _take_in(self, link: Link) -> tuple[bool, bool]:
+        """Take in the replies that are here; return whether more is, and whether there is room.
 
         The socket's descriptor is edge-triggered: what it reported once and was not dealt with
-        stays silent, so ask the socket itself after each use.
+        stays silent, so ask the socket itself after each use. It is asked before each message, too:
+        a third of what a receive costs that finds nothing.
         """
-        link, loop = self._pump.link, self._loop
+        session, taken = self._session, 0
+        readable, writable = link.ready()
+        # Until the session has left this connection, as for an answer that is none.
+        while readable and taken < REPLIES_A_TURN and session.wanted == link.number:
+            frames = link.reply()
+            session.received(frames, monotonic_ms())
+            taken += len(frames)
+            readable, writable = link.ready()
+        return readable, writable
+
+    def _plan(self, *, again: bool) -> None:
+        """Arrange the next turn."""
+        loop = self._loop
         if loop is None:
             return
-        if link is not None and not self._turn_is_due:
-            readable, writable = link.ready()
-            if readable or (self._session.outgoing and (room or writable)):
-                self._turn_is_due = True
-                loop.call_soon(self._turn)
+        if again and not self._turn_is_due:
+            self._turn_is_due = True
+            loop.call_soon(self._turn)
         due_ms = self._session.due_ms
         if due_ms < self._timer_ms:
             if self._timer is not None:

@@ -212,11 +212,13 @@ class _Connection(asyncio.BufferedProtocol):
         "_forget",
         "_lines",
         "_owed",
+        "_paused",
         "_resting",
         "_steps",
         "_taken",
         "_timer",
         "_transport",
+        "_unfinished",
         "closed",
         "line",
     )
@@ -228,6 +230,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._draining = False  # the operating system has not taken all of a reply
         self._ended = False  # the peer will send no more
         self._owed = False  # a line has been taken and its reply not written yet
+        self._paused = False  # more has come meanwhile than the line that is being answered
+        self._unfinished = False  # a line has begun, and must end in time
         self._taken: int | None = None  # to be acknowledged once the reply is out
         self._forget: Callable[[], object] | None = None  # what the broker was asked last
         self._resting: asyncio.Future[None] | None = None
@@ -253,6 +257,7 @@ class _Connection(asyncio.BufferedProtocol):
         if self.line is None:
             self._next()
         else:
+            self._paused = True
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
@@ -281,7 +286,8 @@ class _Connection(asyncio.BufferedProtocol):
         if (line := self._take()) is None:
             self._rest()
         else:
-            self._disarm()
+            if self._unfinished:
+                self._disarm()
             self._owed = True
             self.line = line
             self._begin()
@@ -318,7 +324,8 @@ class _Connection(asyncio.BufferedProtocol):
         if self._transport.is_closing():
             self._go_on()
             return
-        line, door = cast("text.Line", self.line), self._door
+        line, door = self.line, self._door
+        assert isinstance(line, text.Line)
         try:
             if asked is None:
                 self._steps = door.steps(line, self._address)
@@ -399,15 +406,15 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _go_on(self) -> None:
         """Turn to the next line, or listen again; the other connections come in between."""
-        line = None if self._transport.is_closing() else self._take()
-        self.line = line
+        closing = self._transport.is_closing()
+        self.line = line = None if closing else self._take()
         if line is not None:
             self._owed = True
             asyncio.get_running_loop().call_soon(self._begin)
             return
         if self._resting is not None and not self._resting.done():
             self._resting.set_result(None)
-        if not self._transport.is_closing():
+        if not closing:
             self._rest()
 
     def at_rest(self) -> asyncio.Future[None]:
@@ -436,11 +443,14 @@ class _Connection(asyncio.BufferedProtocol):
             else:
                 self._transport.close()
             return
-        self._transport.resume_reading()
-        if not self._lines.partial:
-            self._disarm()
-        else:  # armed by the line's first byte, and not again by the others
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        if self._lines.partial:  # armed by the line's first byte, and not again by the others
+            self._unfinished = True
             self._door.unfinished.arm(self)
+        elif self._unfinished:
+            self._disarm()
 
     # --- the end -----------------------------------------------------------------------------
 
@@ -463,7 +473,9 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def _disarm(self) -> None:
-        self._door.unfinished.disarm(self)
+        if self._unfinished:
+            self._unfinished = False
+            self._door.unfinished.disarm(self)
         if self._timer:
             self._timer.cancel()
             self._timer = None

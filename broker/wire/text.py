@@ -69,6 +69,8 @@ class LineSplitter:
         A line over ``LINE_BYTES_MAX`` is returned once, cut behind its first byte too many, so
         that `parse_line` refuses it; the remainder is thrown away as it arrives.
         """
+        if not self._bytes:
+            return None
         while (end := self._bytes.find(b"\n", self._searched)) >= 0:
             line = bytes(self._bytes[: min(end, LINE_BYTES_MAX + 1)])
             del self._bytes[: end + 1]
