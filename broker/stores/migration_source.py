@@ -27,6 +27,8 @@ from broker.core.model import (
 from broker.core.ports import StoreUnusableError
 from broker.stores.sqlite_backup import open_reader
 from broker.stores.sqlite_epoch import WITNESS_NAME, Witness
+from broker.stores.sqlite_journal import JOURNAL_NAME
+from broker.stores.sqlite_recovery import pending
 from broker.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS
 from broker.stores.sqlite_wal import damaged
 
@@ -300,6 +302,11 @@ def _examine(database: sqlite3.Connection, path: Path) -> None:
     (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok" or damaged(path.with_name(path.name + "-wal")):
         raise StoreUnusableError(f"the database {path} is damaged: restore a backup first")
+    if pending(database, path):
+        raise StoreUnusableError(
+            f"the broker on {path} has not stopped by itself, and left messages in {JOURNAL_NAME}: "
+            "start one on it, stop it, and try again"
+        )
 
 
 def _epoch(database: sqlite3.Connection, path: Path) -> Epoch:

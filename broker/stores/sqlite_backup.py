@@ -158,6 +158,7 @@ def _fill(
 def _settle(copy: sqlite3.Connection) -> tuple[int, int]:
     """Make it one file without a log, and see whether it holds; return messages and epoch."""
     copy.execute("PRAGMA journal_mode = DELETE")
+    copy.execute("UPDATE journal SET run = 0")  # its writer's goes on without it
     (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise WireError(
