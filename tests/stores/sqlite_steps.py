@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from broker.core.model import Account
 from broker.core.ports import (
     DEFAULT_LIMITS,
     StoreLimits,
 )
+from broker.stores import sqlite
 from broker.stores.sqlite import SqliteStore
 
 BOB = Account("bob", "Bob", "hash")
 
 
-def open_at(path: Path, *, check: bool = True, limits: StoreLimits = DEFAULT_LIMITS) -> SqliteStore:
-    return SqliteStore(path, limits, check=check)
+def open_at(
+    path: Path,
+    *,
+    check: bool = True,
+    limits: StoreLimits = DEFAULT_LIMITS,
+    journal: bool = True,
+) -> SqliteStore:
+    """Open a store; ``journal``: is there room for one? Else each batch is a commit of SQLite."""
+    if journal:
+        return SqliteStore(path, limits, check=check)
+    with patch.object(sqlite, "lay", lambda _: False):
+        return SqliteStore(path, limits, check=check)
+
+
+def as_killed(path: Path, folder: Path) -> Path:
+    """Copy what a kill now would leave that counts; return where the database is there."""
+    folder.mkdir(mode=0o700)
+    for name in ("kotak.db", "kotak.db-wal", "kotak.journal", "kotak.seen"):
+        if path.with_name(name).exists():
+            shutil.copy(path.with_name(name), folder / name)
+    return folder / path.name
+
+
+def checkpoint(store: SqliteStore) -> None:
+    """Take into the database what stands in the journal."""
+    with store.batch():
+        store.checkpoint()
 
 
 def send(store: SqliteStore, *ids: str, text: str = "hi") -> list[int]:

@@ -16,6 +16,7 @@ from broker.stores.migration_target import Target, TargetTakenError
 from broker.stores.redis import RedisStore
 from broker.stores.sqlite import SqliteStore
 from tests.stores.moving import fresh_url, opened, run, told
+from tests.stores.sqlite_steps import as_killed, open_at
 from tests.stores.steps import (
     ack,
     ids,
@@ -204,15 +205,12 @@ def test_the_source_is_left_as_it_is(path: Path) -> None:
 
 
 def test_what_stands_in_the_log_of_a_killed_broker_is_moved(path: Path, tmp_path: Path) -> None:
-    store = with_users(SqliteStore(path), "ann", "bob")
+    store = with_users(open_at(path, journal=False), "ann", "bob")
     send(store, "m1")
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for file in path.parent.glob("kotak.*"):
-        (copy / file.name).write_bytes(file.read_bytes())
+    copy = as_killed(path, tmp_path / "copy")
     store.close()
     url = fresh_url()
-    run(copy / "kotak.db", url)
+    run(copy, url)
     with opened(url) as new:
         assert ids(new) == ["m1"]
 
