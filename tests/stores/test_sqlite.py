@@ -29,7 +29,6 @@ from tests.stores.sqlite_steps import (
     BOB,
     acknowledge,
     as_killed,
-    checkpoint,
     ids,
     make,
     open_at,
