@@ -43,7 +43,7 @@ _CHECKED: Final = struct.Struct("<QII")
 
 
 class DamagedError(Exception):
-    """Records stand behind a place that cannot be read, or the file is gone."""
+    """Records stand behind a place that cannot be read, or the file is gone or cut short."""
 
 
 class Journal:
@@ -131,6 +131,8 @@ def records(path: Path, run: int) -> Iterator[bytes]:
     for behind in range(place + SECTOR_BYTES, len(content), SECTOR_BYTES):
         if _record(content, behind, run, None) is not None:
             raise DamagedError
+    if len(content) < JOURNAL_BYTES:  # it had its length, synced, before its run was named
+        raise DamagedError
 
 
 def _record(content: bytes, place: int, run: int, number: int | None) -> bytes | None:
