@@ -471,10 +471,6 @@ class SqliteStore(OneByOne, Alone):
         rebuild.ids(self._limits.dedup.ids_max)
         return epoch
 
-    def checkpoint(self) -> None:
-        """Take in the journal with this batch."""
-        self._begin()
-
     def close(self) -> None:
         """Empty journal and WAL into the database and close it; leave all where the disk failed."""
         settled = False
