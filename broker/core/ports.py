@@ -163,9 +163,6 @@ class Upkeep(Protocol):
         `StoreLimits`.
         """
 
-    def checkpoint(self) -> None:
-        """Have all that is durable, this batch included, in the file that a backup copies."""
-
     def close(self) -> None:
         """Let go of the engine. Nothing may follow."""
 

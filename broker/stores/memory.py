@@ -235,9 +235,6 @@ class MemoryStore(OneByOne, Alone):
         self._log = array("q", (seq for seq in log if seq not in gone))
         self._undo += [partial(self._messages.update, gone), partial(setattr, self, "_log", log)]
 
-    def checkpoint(self) -> None:
-        """Do nothing: there is no file to copy."""
-
     def close(self) -> None:
         pass
 

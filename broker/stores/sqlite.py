@@ -44,6 +44,7 @@ from broker.stores.sqlite_ballast import Ballast, SparingError
 from broker.stores.sqlite_changes import Changes
 from broker.stores.sqlite_checkpoint import Wal, abandon, end
 from broker.stores.sqlite_epoch import WITNESS_NAME, Witness, settle
+from broker.stores.sqlite_errors import meaning
 from broker.stores.sqlite_journal import JOURNAL_NAME, NO_RUN, Journal, lay, new_run
 from broker.stores.sqlite_log import MessageLog
 from broker.stores.sqlite_rebuild import Rebuild
@@ -52,9 +53,9 @@ from broker.stores.sqlite_schema import NoRoomError, open_database
 from broker.wire.commands import SENT, ChatArgs
 from broker.wire.errors import WireError
 
-#: Messages and cursors in the journal before the database takes them in, some two milliseconds of
+#: Messages and cursors in the journal before the database takes them in, some four milliseconds of
 #: work: more would be cheaper, and felt.
-JOURNALLED_MAX: Final = 1_000
+JOURNALLED_MAX: Final = 2_000
 
 
 class SqliteStore(OneByOne, Alone):
@@ -222,7 +223,7 @@ class SqliteStore(OneByOne, Alone):
             raise self._judged(error) from error
 
     def _judged(self, error: sqlite3.Error) -> Exception:
-        judged = _judged(error)
+        judged = meaning(error)
         self._failed = self._failed or isinstance(judged, StoreFailedError)
         return judged
 
@@ -470,10 +471,6 @@ class SqliteStore(OneByOne, Alone):
         rebuild.ids(self._limits.dedup.ids_max)
         return epoch
 
-    def checkpoint(self) -> None:
-        """Take in the journal with this batch."""
-        self._begin()
-
     def close(self) -> None:
         """Empty journal and WAL into the database and close it; leave all where the disk failed."""
         settled = False
@@ -491,13 +488,3 @@ class SqliteStore(OneByOne, Alone):
         if self._journal is not None:
             self._journal.remove() if settled else self._journal.close()
         self._witness.write(self.epoch.number, self._committed)
-
-
-def _judged(error: sqlite3.Error) -> Exception:
-    """Tell a full disk, which passes, from an engine that can no longer be trusted."""
-    name = getattr(error, "sqlite_errorname", None)
-    if name is None:  # of the module, not of the engine: its text may quote a message
-        return StoreFailedError("a value in the database cannot be decoded: it is damaged")
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        return StoreFullError(str(error))
-    return StoreFailedError(f"{name}: {error}")

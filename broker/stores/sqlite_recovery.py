@@ -1,4 +1,4 @@
-"""Takes into a database what the journal beside it holds, as it is opened.
+"""What the journal beside a database holds that the database does not, and taking it in.
 
 Source: docs/DURABILITY.md, "The journal".
 """
@@ -14,25 +14,36 @@ from broker.stores.sqlite_changes import Changes
 from broker.stores.sqlite_journal import JOURNAL_NAME, NO_RUN, DamagedError, records
 
 #: The first version of the schema that knows of it.
-VERSION_MIN: Final = 5
+_VERSION_MIN: Final = 5
 
 
-def journal_damaged(database: sqlite3.Connection, path: Path) -> bool:
-    """Tell whether the journal is damaged or gone; nothing is written. Errors: `OSError`."""
+def run_of(database: sqlite3.Connection) -> int:
+    """Return the run of the journal that the database names, `NO_RUN` where it names none."""
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version < _VERSION_MIN:
+        return NO_RUN
+    run: int = database.execute("SELECT run FROM journal").fetchone()[0]
+    return run
+
+
+def outstanding(database: sqlite3.Connection, path: Path) -> Changes:
+    """Return what the database at ``path`` has still to take in. Nothing is written.
+
+    Errors: `DamagedError` (the journal is damaged or gone), `OSError`, `sqlite3.Error`.
+    """
+    changes = Changes()
+    for body in records(path.with_name(JOURNAL_NAME), run_of(database)):
+        changes.unpack(body)
+    return changes
+
+
+def is_damaged(database: sqlite3.Connection, path: Path) -> bool:
+    """Tell whether the journal of the database at ``path`` is damaged or gone."""
     try:
-        for _ in records(path.with_name(JOURNAL_NAME), _run_of(database)):
-            pass
+        outstanding(database, path)
     except DamagedError:
         return True
     return False
-
-
-def pending(database: sqlite3.Connection, path: Path) -> bool:
-    """Tell whether the journal has something that the database does not."""
-    try:
-        return any(True for _ in records(path.with_name(JOURNAL_NAME), _run_of(database)))
-    except DamagedError:
-        return True
 
 
 def recover(database: sqlite3.Connection, path: Path) -> None:
@@ -40,7 +51,7 @@ def recover(database: sqlite3.Connection, path: Path) -> None:
 
     For a connection that syncs each commit. Errors: `sqlite3.Error`, `OSError`.
     """
-    run = _run_of(database)
+    run = run_of(database)
     if run == NO_RUN:
         return
     changes = Changes()
@@ -48,31 +59,22 @@ def recover(database: sqlite3.Connection, path: Path) -> None:
         for body in records(path.with_name(JOURNAL_NAME), run):
             changes.unpack(body)
     except DamagedError:
-        pass  # it was refused before, unless what is lost will be announced
+        pass  # whoever wants that refused has asked before
+    take_in(database, changes)
 
-    def execute(statement: str, values: Sequence[Any]) -> list[Any]:
+
+def take_in(database: sqlite3.Connection, changes: Changes) -> None:
+    """Write changes into a database, which names no journal any more. Errors: `sqlite3.Error`."""
+
+    def run(statement: str, values: Sequence[Any]) -> list[Any]:
         return database.execute(statement, values).fetchall()
 
-    database.execute("BEGIN IMMEDIATE")
+    run("BEGIN IMMEDIATE", ())
     try:
-        changes.insert(execute)
-        changes.move(execute)
-        database.execute("UPDATE journal SET run = ?", (NO_RUN,))
-        database.execute("COMMIT")
+        changes.insert(run)
+        changes.move(run)
+        run("UPDATE journal SET run = ?", (NO_RUN,))
+        run("COMMIT", ())
     finally:
         if database.in_transaction:
-            database.execute("ROLLBACK")
-
-
-def names_journal(database: sqlite3.Connection) -> bool:
-    """Tell whether the database expects a journal beside it."""
-    return _run_of(database) != NO_RUN
-
-
-def _run_of(database: sqlite3.Connection) -> int:
-    """Return the run that the database names."""
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version < VERSION_MIN:
-        return NO_RUN
-    run: int = database.execute("SELECT run FROM journal").fetchone()[0]
-    return run
+            run("ROLLBACK", ())

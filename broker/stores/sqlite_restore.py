@@ -26,8 +26,8 @@ from broker.core.ports import StoreUnusableError
 from broker.stores.folder import NO_ROOM, sync_folder
 from broker.stores.sqlite_backup import open_reader
 from broker.stores.sqlite_checkpoint import PRIMARY_CODE
-from broker.stores.sqlite_journal import JOURNAL_NAME
-from broker.stores.sqlite_recovery import journal_damaged, names_journal, recover
+from broker.stores.sqlite_journal import JOURNAL_NAME, NO_RUN
+from broker.stores.sqlite_recovery import is_damaged, recover, run_of
 from broker.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS
 from broker.stores.sqlite_wal import damaged
 
@@ -139,7 +139,7 @@ def _prepare(new: Path, backup: Path) -> Restored:
                 f"{backup} is damaged ({verdict.splitlines()[-1]}): give another backup. "
                 "Nothing was changed"
             )
-        if names_journal(database):
+        if run_of(database) != NO_RUN:
             raise StoreUnusableError(
                 f"{backup} is a part of a database in use, not a backup: what its {JOURNAL_NAME} "
                 "has would be missing. Put both into a folder, start a broker on it and stop it"
@@ -213,7 +213,7 @@ def _log_moved(database: Path, log: Path) -> bool:
     with suppress(sqlite3.Error):
         with closing(open_reader(database)) as reader:
             reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            if (left and damaged(log)) or journal_damaged(reader, database):
+            if (left and damaged(log)) or is_damaged(reader, database):
                 return False
         with closing(sqlite3.connect(database, isolation_level=None)) as writer:
             writer.execute("PRAGMA synchronous = FULL")

@@ -17,7 +17,7 @@ from broker.stores import sqlite_checkpoint
 from broker.stores.folder import NO_ROOM, fill, sync_folder
 from broker.stores.sqlite_epoch import WITNESS_NAME
 from broker.stores.sqlite_journal import JOURNAL_NAME
-from broker.stores.sqlite_recovery import journal_damaged, recover
+from broker.stores.sqlite_recovery import is_damaged, recover
 from broker.stores.sqlite_wal import damaged
 
 #: What a database is called, behind its name, until it is whole.
@@ -128,7 +128,7 @@ def _look(path: Path, *, check: bool) -> None:
             return
         if damaged(wal):
             raise _losing(f"{wal.name}, the log of {path}, is damaged")
-        if journal_damaged(database, path):
+        if is_damaged(database, path):
             raise _losing(f"{JOURNAL_NAME}, the journal of {path}, is damaged or gone")
 
 

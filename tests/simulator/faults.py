@@ -227,9 +227,6 @@ class FaultyStore(Alone):
         self._faults.step("tidy")
         return self._engine.tidy(now_ms)
 
-    def checkpoint(self) -> None:
-        self._engine.checkpoint()
-
     def close(self) -> None:
         self._engine.close()
 

@@ -104,7 +104,6 @@ def handle_backup(ctx: Context, args: commands.BackupArgs) -> Result:
     Its work begins after this batch has been committed.
     """
     operations, name = _operations(ctx), args.name
-    ctx.store.checkpoint()
 
     def finish(_: Context, taken: BackupTaken) -> Result:
         return taken._asdict()

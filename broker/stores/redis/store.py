@@ -435,9 +435,6 @@ class RedisStore:
         self._walking = self._walk.step(now_ms)
         return self._walking
 
-    def checkpoint(self) -> None:
-        """Do nothing: there is no file to copy."""
-
     def close(self) -> None:
         """Write down what was noted of the last batch, if the server is there, and hang up."""
         try:
