@@ -459,8 +459,12 @@ class SqliteStore(OneByOne, Alone):
         place = path.with_name(JOURNAL_NAME)
         if lay(place):
             journal = Journal(place)
-            with suppress(StoreFullError):
-                self._run("UPDATE journal SET run = ?", (journal.run,))
+            try:
+                self._database.execute("UPDATE journal SET run = ?", (journal.run,))
+            except sqlite3.Error as error:
+                if not isinstance(meaning(error), StoreFullError):
+                    raise
+            else:
                 self._journal = journal
 
     def _rebuild(self) -> Epoch:

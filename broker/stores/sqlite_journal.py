@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 from weakref import finalize
 
-from broker.stores.folder import fill, sync_folder
+from broker.stores.folder import NO_ROOM, fill, sync_folder
 
 #: The journal's name beside the database.
 JOURNAL_NAME: Final = "kotak.journal"
@@ -70,13 +70,21 @@ class Journal:
         return self._place >= DUE_BYTES
 
     def append(self, body: bytes) -> bool:
-        """Put a record on the disk; False, and nothing is done, where it is too large."""
+        """Put a record on the disk; False where it is too large, or there is no room for it.
+
+        Room is there, but a file system that never overwrites wants it once more.
+        """
         size = _HEAD.size + len(body)
         if size > RECORD_BYTES_MAX or self._place + size > JOURNAL_BYTES:
             return False
         checked = _CHECKED.pack(self.run, self._number, len(body))
         head = _HEAD.pack(self.run, self._number, len(body), zlib.crc32(body, zlib.crc32(checked)))
-        _write(self._handle, head + body, self._place)
+        try:
+            _write(self._handle, head + body, self._place)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                return False  # a part of it is a record that was never finished
+            raise
         _sync(self._handle)
         self._number += 1
         self._place += -(-size // SECTOR_BYTES) * SECTOR_BYTES

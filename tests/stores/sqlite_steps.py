@@ -70,7 +70,7 @@ def in_table(store: SqliteStore) -> list[str]:
 def checkpoint(store: SqliteStore) -> None:
     """Take into the database what stands in the journal."""
     with store.batch():
-        store.checkpoint()
+        store._begin()
 
 
 def send(store: SqliteStore, *ids: str, text: str = "hi") -> list[int]:

@@ -30,9 +30,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "kotak.db"
 
 
-@pytest.fixture
-def store(path: Path) -> Iterator[SqliteStore]:
-    opened = with_users(open_at(path, journal=False), "ann", "bob")
+@pytest.fixture(params=[False, True], ids=["log", "journal"])
+def store(path: Path, request: pytest.FixtureRequest) -> Iterator[SqliteStore]:
+    """Only the log, or only the journal, has what was sent."""
+    opened = with_users(open_at(path, journal=request.param), "ann", "bob")
     for number in range(5):
         send(opened, f"m{number}")
     yield opened
@@ -76,7 +77,7 @@ def large(store: SqliteStore, messages: int = 4_000) -> None:
 # --- what is in it ---------------------------------------------------------------------------
 
 
-def test_it_holds_what_was_committed_though_only_the_log_has_it(
+def test_it_holds_what_was_committed_though_the_database_has_it_not(
     path: Path, store: SqliteStore, tmp_path: Path
 ) -> None:
     taken = take(path)

@@ -65,6 +65,13 @@ def read(path: Path, run: int = RUN) -> tuple[list[bytes], bool]:
     return found, False
 
 
+def failing(number: int) -> Callable[..., int]:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
 def spoil(path: Path, place: int, content: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(place)
@@ -134,17 +141,29 @@ def test_a_write_that_takes_less_is_gone_on_with(
     assert read(path) == ([b"in pieces" * 10], False)
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
-@pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [("pwrite", errno.EIO), ("fdatasync", errno.EIO), ("fdatasync", errno.ENOSPC)],
+)
 def test_a_disk_that_fails_is_heard(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, call, fail)
+    monkeypatch.setattr(os, call, failing(number))
     with pytest.raises(OSError, match=os.strerror(number)):
         journal.append(b"body")
+
+
+def test_want_of_room_is_told_like_a_record_that_is_too_large(
+    path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system that never overwrites. A sync that finds none is a failure: it may lie."""
+    assert journal.append(b"one")
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", failing(errno.ENOSPC))
+    assert not journal.append(b"two")
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    assert journal.append(b"three")
+    assert read(path) == ([b"one", b"three"], False)
 
 
 # --- what counts ---------------------------------------------------------------------------------
@@ -367,13 +386,6 @@ def test_one_of_the_right_length_is_used_again_and_a_shorter_one_laid_anew(
     os.truncate(path, 5_000)
     assert lay(path)
     assert path.stat().st_size == SHORT_BYTES
-
-
-def failing(number: int) -> Callable[..., int]:
-    def fail(*_: object) -> int:
-        raise OSError(number, os.strerror(number))
-
-    return fail
 
 
 @pytest.mark.parametrize("call", ["write", "fsync"])

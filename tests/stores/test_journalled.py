@@ -277,7 +277,7 @@ def test_messages_are_found_over_the_borders_of_table_journal_and_batch(
         for number in range(batch):
             store.append("bob", "ann", f"b{number}", f"text {number}", steps.NOW_MS)
         if writing:
-            store.checkpoint()
+            store._begin()
         wanted = [f"{kind}{n}" for kind, count in zip("tjb", counts, strict=True)
                   for n in range(count)]  # fmt: skip
         page = store.read("bob", "", 0, 100, 10**6)

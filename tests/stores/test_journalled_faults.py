@@ -53,8 +53,10 @@ def failing(number: int) -> Callable[..., int]:
 # --- a disk that fails ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
-@pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [("pwrite", errno.EIO), ("fdatasync", errno.EIO), ("fdatasync", errno.ENOSPC)],
+)
 def test_a_journal_that_cannot_be_written_fails_the_store_and_nothing_more_is_answered(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
@@ -115,6 +117,46 @@ def test_a_full_disk_as_the_journal_is_taken_in_gives_up_the_reserve_and_loses_n
     assert send(store, "m4") == [4]
     assert path.with_name(BALLAST_NAME).exists()
     assert after_a_kill(path) == ["m3", "m4"]
+
+
+def test_a_file_system_that_has_no_room_to_overwrite_sends_the_batch_into_the_database(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that copies on writing: the room in the journal is there, and is not to be had."""
+    send(store, "m1")
+    monkeypatch.setattr(os, "pwrite", failing(errno.ENOSPC))
+    send(store, "m2")
+    assert in_table(store) == ["m1", "m2"]
+    assert after_a_kill(path) == ["m1", "m2"]
+    faulty(store, "COMMIT", once=True)
+    with pytest.raises(StoreFullError):
+        send(store, "m3")
+    monkeypatch.undo()
+    assert ids(store) == after_a_kill(path) == ["m1", "m2"]
+
+
+@pytest.mark.parametrize("pieces", range(3))
+def test_a_record_that_was_cut_short_by_want_of_room_is_none(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    """Nor is it in the way of the next one."""
+    send(store, "m1")
+    left, pwrite = [pieces], os.pwrite
+
+    def partial(handle: int, content: bytes, place: int) -> int:
+        left[0] -= 1
+        return pwrite(handle, content[:9], place) if left[0] >= 0 else failing(errno.ENOSPC)()
+
+    monkeypatch.setattr(os, "pwrite", partial)
+    faulty(store, "COMMIT", once=True)
+    with pytest.raises(StoreFullError):
+        send(store, "refused")
+    monkeypatch.undo()
+    assert after_a_kill(path) == ["m1"]
+    store._ballast._retry_at = 0
+    assert send(store, "m2") == [2]
+    assert in_table(store) == []
+    assert after_a_kill(path) == ["m1", "m2"]
 
 
 def test_a_disk_that_stays_full_keeps_what_stands_in_the_journal(

@@ -26,7 +26,7 @@ from broker.stores.sqlite_backup import back_up
 from broker.stores.sqlite_epoch import WITNESS_NAME
 from broker.stores.sqlite_journal import JOURNAL_NAME
 from broker.stores.sqlite_restore import Restored, put_back
-from tests.stores.sqlite_steps import FaultyConnection, checkpoint, open_at
+from tests.stores.sqlite_steps import FaultyConnection, open_at
 from tests.stores.steps import NOW_MS, ids, send, with_users
 
 STAMP = "20261123T040213Z"
@@ -63,7 +63,6 @@ def made(folder: Path, *, killed: bool = False, journal: bool = False) -> Scene:
     store = with_users(open_at(path, journal=journal), "ann", "bob")
     for name in OLD:
         send(store, name)
-    checkpoint(store)
     backup = back_up(path, "one", stopping=lambda: False).path.rename(folder / "one.db")
     for name in NEW[2:]:
         send(store, name)
