@@ -39,6 +39,8 @@ class Course:
     checkpoint_pages: int | None = None
     #: Changes in the journal before the database takes them in.
     journalled_max: int | None = None
+    #: Is kept house between batches, which takes in the journal too?
+    tidies: bool = True
     retention_read_ms: int = 86_400_000
 
     def as_json(self) -> str:

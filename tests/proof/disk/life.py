@@ -54,7 +54,7 @@ class Life:
         while not self._course.batches or number < self._course.batches:
             number += 1
             self._batch()
-            if self._rng.random() < 0.2:
+            if self._rng.random() < 0.2 and self._course.tidies:
                 self._tidy()
 
     def _batch(self) -> None:
