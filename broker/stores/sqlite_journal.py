@@ -143,6 +143,19 @@ def records(path: Path, run: int) -> Iterator[bytes]:
         raise DamagedError
 
 
+def front(path: Path) -> int:
+    """Return the run of the record at the front, `NO_RUN` where none can be read there.
+
+    Errors: `OSError`.
+    """
+    if not path.exists():
+        return NO_RUN
+    with path.open("rb") as file:
+        content = file.read(RECORD_BYTES_MAX)
+    run = int.from_bytes(content[:8], "little")
+    return NO_RUN if _record(content, 0, run, 0) is None else run
+
+
 def _record(content: bytes, place: int, run: int, number: int | None) -> bytes | None:
     """Return the body of the record at a place, if it is a whole one of that run and number."""
     if place + _HEAD.size > len(content):

@@ -14,7 +14,7 @@ from broker.core.ports import (
     DEFAULT_LIMITS,
     StoreLimits,
 )
-from broker.stores import sqlite
+from broker.stores import sqlite_recovery
 from broker.stores.sqlite import SqliteStore
 from tests.stores import steps
 
@@ -31,7 +31,7 @@ def open_at(
     """Open a store; ``journal``: is there room for one? Else each batch is a commit of SQLite."""
     if journal:
         return SqliteStore(path, limits, check=check)
-    with patch.object(sqlite, "lay", lambda _: False):
+    with patch.object(sqlite_recovery, "lay", lambda _: False):
         return SqliteStore(path, limits, check=check)
 
 

@@ -19,6 +19,7 @@ from broker.stores.sqlite_journal import (
     SECTOR_BYTES,
     DamagedError,
     Journal,
+    front,
     lay,
     new_run,
     records,
@@ -177,6 +178,16 @@ def test_nothing_counts_of_another_run_or_where_the_database_names_none(
     assert read(path, NO_RUN) == ([], False)
 
 
+def test_the_run_at_the_front_is_told_where_a_record_can_be_read_there(
+    path: Path, journal: Journal
+) -> None:
+    assert front(path.with_name("none")) == front(path) == NO_RUN
+    assert journal.append(b"body")
+    assert front(path) == RUN
+    spoil(path, HEAD_BYTES, b"?")
+    assert front(path) == NO_RUN
+
+
 def test_zeros_are_no_records_even_of_the_run_that_is_none(path: Path) -> None:
     assert read(path, NO_RUN) == ([], False)
     assert read(path) == ([], False)
@@ -189,9 +200,11 @@ def test_a_restart_begins_at_the_front_and_what_lies_behind_is_of_no_account(
         assert journal.append(b"former" * number)
     journal.restart(RUN + 1)
     assert not journal.used
+    assert front(path) == RUN
     assert read(path, RUN + 1) == ([], False), "not one of the former run's"
     assert journal.append(b"new")
     assert journal.used
+    assert front(path) == RUN + 1
     assert read(path, RUN + 1) == ([b"new"], False)
     assert journal.append(b"newer" * 300)
     assert read(path, RUN + 1) == ([b"new", b"newer" * 300], False)

@@ -23,6 +23,7 @@ from broker.stores.sqlite_journal import JOURNAL_BYTES, JOURNAL_NAME
 from broker.stores.sqlite_restore import put_back
 from broker.stores.sqlite_schema import MIGRATIONS, open_database
 from broker.wire.errors import Code, WireError
+from tests.stores import steps
 from tests.stores.sqlite_steps import (
     FaultyConnection,
     acknowledge,
@@ -179,6 +180,17 @@ def zeros(journal: Path) -> list[str]:
     return []
 
 
+def begun_by_a_commit_that_is_lost(journal: Path) -> list[str]:
+    """The last commit of the log, which named the run, is damaged: as if it had never been."""
+    log = bytearray(journal.with_name("kotak.db-wal").read_bytes())
+    last = max(
+        at for at in range(32, len(log) - 4_119, 4_120) if log[at + 8 : at + 16] == log[16:24]
+    )
+    log[last + 100] ^= 1
+    journal.with_name("kotak.db-wal").write_bytes(log)
+    return []
+
+
 BAD = pytest.mark.parametrize("spoil", [gone, cut_short, empty, flipped, zeros])
 
 
@@ -218,6 +230,50 @@ def test_whoever_removes_the_witness_goes_on_with_what_can_be_read_and_the_loss_
     assert again.epoch.number == epoch, "it begins once"
     assert ids(again) == ["m1", *kept, "later"]
     again.close()
+
+
+@pytest.mark.parametrize("with_records", [False, True])
+def test_a_journal_of_records_behind_a_commit_that_is_lost_is_refused(
+    path: Path, tmp_path: Path, *, with_records: bool
+) -> None:
+    """The database alone would be as a power cut leaves it; the records say that it was not one."""
+    store = with_users(open_at(path), "ann")
+    if with_records:
+        steps.send(store, "m0", to="ann")
+    with_users(store, "bob")  # its last commit
+    send(store, "m1", "m2")
+    left = as_killed(path, tmp_path / "left")
+    store.close()
+    begun_by_a_commit_that_is_lost(journal_of(left))
+    before = contents(left)
+    with pytest.raises(StoreUnusableError, match="damaged or gone"):
+        open_at(left)
+    assert contents(left) == before
+    left.with_name(WITNESS_NAME).unlink()
+    for _ in range(2):  # and the next start finds nothing amiss
+        again = open_at(left)
+        assert again.epoch.lost.first
+        epoch = again.epoch
+        left = as_killed(left, left.parent / "again")
+        again.close()
+    assert open_at(left).epoch == epoch
+
+
+def test_a_journal_of_another_database_that_was_left_there_is_of_no_account(
+    left: Path, tmp_path: Path
+) -> None:
+    """Somebody has begun anew, and removed only the database."""
+    for name in ("kotak.db", "kotak.db-wal", "kotak.seen"):
+        left.with_name(name).unlink()
+    store = with_users(open_at(left), "ann", "bob")
+    copies = [as_killed(left, tmp_path / "before a record")]
+    send(store, "new")
+    copies.append(as_killed(left, tmp_path / "behind it"))
+    store.close()
+    for copy, wanted in zip(copies, ([], ["new"]), strict=True):
+        again = open_at(copy)
+        assert ids(again) == wanted
+        again.close()
 
 
 def test_a_last_record_that_is_torn_is_what_a_power_cut_leaves(left: Path) -> None:

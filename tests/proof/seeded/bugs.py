@@ -156,7 +156,7 @@ def _run_named_too_early() -> Planted:
     def early(self: SqliteStore) -> None:
         if not self._writing and self._journal is not None and self._journal.used:
             run = new_run()
-            self._run("UPDATE journal SET run = ?", (run,))
+            self._run("UPDATE journal SET former = run, run = ?", (run,))
             self._journal.restart(run)
         begin(self)
 
