@@ -4,8 +4,9 @@ A file of fixed length beside the database. A batch is one record, written behin
 synced: one short write to blocks that the file has already, where a commit of the database writes
 whole pages. The next commit of the database takes in all that stands in the journal and names a new
 *run* in the same transaction, and the journal begins again at its front. So the records of the run
-that the database names are those that it does not have; whatever else lies in the file is of no
-account. Source: docs/decisions/0017.
+that the database names are those that it does not have. Others are of no account, unless a run
+that it does not know stands at the front: those were written behind a commit that it has lost.
+Source: docs/decisions/0017.
 """
 
 from __future__ import annotations

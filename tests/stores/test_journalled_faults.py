@@ -206,3 +206,22 @@ def test_without_room_for_a_journal_each_batch_is_a_commit(path: Path) -> None:
     assert in_table(again) == ["m1", "m2"], "with room again, from the next start on"
     assert after_a_kill(path) == ["m2", "m3"]
     again.close()
+
+
+def test_with_room_again_the_journal_goes_on_behind_what_was_not_taken_in(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it may be overwritten as long as the database does not have it."""
+    monkeypatch.setattr(sqlite, "JOURNALLED_MAX", 2)
+    send(store, "m1")
+    connection = faulty(store, "COMMIT")
+    assert send(store, "m2") == [2]
+    store._ballast._retry_at = 0
+    for number in (3, 4):  # each tries to be taken in, and is not
+        assert send(store, f"m{number}") == [number]
+        assert after_a_kill(path) == [f"m{each}" for each in range(1, number + 1)]
+        store._ballast._retry_at = 0
+    connection.fails = ""
+    assert send(store, "m5") == [5]
+    assert in_table(store) == ["m1", "m2", "m3", "m4", "m5"]
+    assert after_a_kill(path) == ["m1", "m2", "m3", "m4", "m5"]
