@@ -398,3 +398,15 @@ def test_the_cursor_of_a_device_that_was_replaced_does_not_come_back(
     again = open_at(killed(path))
     assert again._database.execute(readers).fetchall() == [("kept", 2), ("new", 1)]
     again.close()
+
+
+def test_a_cursor_that_was_moved_in_the_batch_that_replaces_its_device_does_not_come_back(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailboxes, "DEVICES_PER_USER_MAX", 2)
+    send(store, "m1", "m2")
+    with store.batch():
+        for device, seq in (("old", 1), ("kept", 2), ("new", 1)):
+            store.acknowledge("bob", device, seq)
+    readers = "SELECT device, seq FROM readers ORDER BY device"
+    assert store._database.execute(readers).fetchall() == [("kept", 2), ("new", 1)]

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from broker.core.ports import StoreUnusableError
-from broker.stores import sqlite_schema
+from broker.stores import sqlite_backup, sqlite_recovery, sqlite_schema
 from broker.stores.sqlite_backup import back_up
+from broker.stores.sqlite_changes import Changes
 from broker.stores.sqlite_epoch import WITNESS_NAME
 from broker.stores.sqlite_journal import JOURNAL_BYTES, JOURNAL_NAME
 from broker.stores.sqlite_restore import put_back
@@ -341,6 +342,27 @@ def test_a_backup_names_no_journal_and_has_what_only_the_journal_had(
     again = open_at(tmp_path / "new" / "kotak.db")
     assert ids(again) == ["m2", "m3"]
     again.close()
+
+
+def test_a_backup_that_began_as_the_journal_was_taken_in_misses_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its first look at the database it would find the records overwritten."""
+    store = with_users(open_at(path), "ann", "bob")
+    send(store, "m1", "m2")
+    looks: list[int] = []
+
+    def outstanding(database: sqlite3.Connection, place: Path) -> Changes:
+        looks.append(sqlite_recovery.run_of(database))
+        if len(looks) == 1:
+            checkpoint(store)
+            send(store, "m3")
+        return sqlite_recovery.outstanding(database, place)
+
+    monkeypatch.setattr(sqlite_backup, "outstanding", outstanding)
+    assert back_up(path, "one", stopping=lambda: False).messages == 3
+    assert len(set(looks)) == 2
+    store.close()
 
 
 def test_a_journal_that_cannot_be_read_gives_no_backup(path: Path) -> None:
