@@ -45,10 +45,11 @@ from broker.stores.sqlite_changes import Changes
 from broker.stores.sqlite_checkpoint import Wal, abandon, end
 from broker.stores.sqlite_epoch import WITNESS_NAME, Witness, settle
 from broker.stores.sqlite_errors import meaning
-from broker.stores.sqlite_journal import JOURNAL_NAME, NO_RUN, Journal, lay, new_run
+from broker.stores.sqlite_journal import NO_RUN, Journal, new_run
 from broker.stores.sqlite_log import MessageLog
 from broker.stores.sqlite_rebuild import Rebuild
 from broker.stores.sqlite_records import Records
+from broker.stores.sqlite_recovery import begin
 from broker.stores.sqlite_schema import NoRoomError, open_database
 from broker.wire.commands import SENT, ChatArgs
 from broker.wire.errors import WireError
@@ -72,6 +73,7 @@ class SqliteStore(OneByOne, Alone):
         self._limits = limits
         self.mailboxes = Mailboxes(limits)
         self._writing = False
+        self._changes = 0  # in the database, before the transaction under way
         self._failed = False  # then nothing is written any more
         # What this batch changes, not yet handed to SQLite; and what earlier ones did, which stands
         # in the journal, and in the database with the next commit there.
@@ -91,7 +93,7 @@ class SqliteStore(OneByOne, Alone):
             self._ballast.lay()
             self._wal = Wal(path, self._run)
             self.epoch: Epoch = self._rebuild()
-            self._begin_journal(path)
+            self._journal = begin(self._database, path)
         except (sqlite3.Error, OSError) as error:
             end(self._database, error)
             raise StoreUnusableError(
@@ -183,15 +185,25 @@ class SqliteStore(OneByOne, Alone):
     def _commit_database(self, run: int | None = None) -> None:
         """End the transaction under way, after which the journal begins again at its front."""
         journal = self._journal
-        if journal is not None and (journal.used or run is not None):
+        if journal is not None and (run is not None or self._has_changed):
             run = new_run() if run is None else run
-            self._run("UPDATE journal SET run = ?", (run,))
+            self._run(
+                "UPDATE journal SET former = iif(?, run, former), run = ?", (journal.used, run)
+            )
         self._run("COMMIT")
         self._writing = False
         self._staged.clear()
         self._journalled.clear()
         if journal is not None and run is not None:
             journal.restart(run)
+
+    @property
+    def _has_changed(self) -> bool:
+        """Tell whether the transaction under way changes anything.
+
+        Then it names another run: were it lost, the records behind it would tell.
+        """
+        return self._database.total_changes != self._changes
 
     def _unwritten(self) -> Sequence[Changes]:
         """Return what is not in the database, or the transaction under way, yet: newest first."""
@@ -208,6 +220,7 @@ class SqliteStore(OneByOne, Alone):
         if not self._writing:
             self._run("BEGIN IMMEDIATE")
             self._writing = True
+            self._changes = self._database.total_changes
             self._journalled.insert(self._run)
             self._journalled.move(self._run)
 
@@ -453,15 +466,6 @@ class SqliteStore(OneByOne, Alone):
             if not self._ballast.give_up():
                 raise
             return open_database(path, check=check)
-
-    def _begin_journal(self, path: Path) -> None:
-        """Begin a journal; where there is no room for one, each batch goes into the database."""
-        place = path.with_name(JOURNAL_NAME)
-        if lay(place):
-            journal = Journal(place)
-            with suppress(StoreFullError):
-                self._run("UPDATE journal SET run = ?", (journal.run,))
-                self._journal = journal
 
     def _rebuild(self) -> Epoch:
         rebuild = Rebuild(self._database, self.mailboxes, self._add)

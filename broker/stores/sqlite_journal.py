@@ -4,8 +4,9 @@ A file of fixed length beside the database. A batch is one record, written behin
 synced: one short write to blocks that the file has already, where a commit of the database writes
 whole pages. The next commit of the database takes in all that stands in the journal and names a new
 *run* in the same transaction, and the journal begins again at its front. So the records of the run
-that the database names are those that it does not have; whatever else lies in the file is of no
-account. Source: docs/decisions/0017.
+that the database names are those that it does not have. Others are of no account, unless a run
+that it does not know stands at the front: those were written behind a commit that it has lost.
+Source: docs/decisions/0017.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Final
 from weakref import finalize
 
-from broker.stores.folder import fill, sync_folder
+from broker.stores.folder import NO_ROOM, fill, sync_folder
 
 #: The journal's name beside the database.
 JOURNAL_NAME: Final = "kotak.journal"
@@ -43,7 +44,7 @@ _CHECKED: Final = struct.Struct("<QII")
 
 
 class DamagedError(Exception):
-    """Records stand behind a place that cannot be read, or the file is gone."""
+    """Records stand behind a place that cannot be read, or the file is gone or cut short."""
 
 
 class Journal:
@@ -70,13 +71,21 @@ class Journal:
         return self._place >= DUE_BYTES
 
     def append(self, body: bytes) -> bool:
-        """Put a record on the disk; False, and nothing is done, where it is too large."""
+        """Put a record on the disk; False where it is too large, or there is no room for it.
+
+        Room is there, but a file system that never overwrites wants it once more.
+        """
         size = _HEAD.size + len(body)
         if size > RECORD_BYTES_MAX or self._place + size > JOURNAL_BYTES:
             return False
         checked = _CHECKED.pack(self.run, self._number, len(body))
         head = _HEAD.pack(self.run, self._number, len(body), zlib.crc32(body, zlib.crc32(checked)))
-        _write(self._handle, head + body, self._place)
+        try:
+            _write(self._handle, head + body, self._place)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                return False  # a part of it is a record that was never finished
+            raise
         _sync(self._handle)
         self._number += 1
         self._place += -(-size // SECTOR_BYTES) * SECTOR_BYTES
@@ -131,6 +140,21 @@ def records(path: Path, run: int) -> Iterator[bytes]:
     for behind in range(place + SECTOR_BYTES, len(content), SECTOR_BYTES):
         if _record(content, behind, run, None) is not None:
             raise DamagedError
+    if len(content) < JOURNAL_BYTES:  # it had its length, synced, before its run was named
+        raise DamagedError
+
+
+def front(path: Path) -> int:
+    """Return the run of the record at the front, `NO_RUN` where none can be read there.
+
+    Errors: `OSError`.
+    """
+    if not path.exists():
+        return NO_RUN
+    with path.open("rb") as file:
+        content = file.read(RECORD_BYTES_MAX)
+    run = int.from_bytes(content[:8], "little")
+    return NO_RUN if _record(content, 0, run, 0) is None else run
 
 
 def _record(content: bytes, place: int, run: int, number: int | None) -> bytes | None:

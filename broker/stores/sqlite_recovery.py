@@ -10,8 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from broker.core.ports import StoreFullError
 from broker.stores.sqlite_changes import Changes
-from broker.stores.sqlite_journal import JOURNAL_NAME, NO_RUN, DamagedError, records
+from broker.stores.sqlite_errors import meaning
+from broker.stores.sqlite_journal import (
+    JOURNAL_NAME,
+    NO_RUN,
+    DamagedError,
+    Journal,
+    front,
+    lay,
+    records,
+)
 
 #: The first version of the schema that knows of it.
 _VERSION_MIN: Final = 5
@@ -38,12 +48,22 @@ def outstanding(database: sqlite3.Connection, path: Path) -> Changes:
 
 
 def is_damaged(database: sqlite3.Connection, path: Path) -> bool:
-    """Tell whether the journal of the database at ``path`` is damaged or gone."""
+    """Tell whether the journal of the database at ``path`` is damaged or gone, or not its own.
+
+    That is one which was begun by a commit that the database has lost.
+    """
     try:
         outstanding(database, path)
     except DamagedError:
         return True
-    return False
+    found = front(path.with_name(JOURNAL_NAME))
+    if found in (NO_RUN, run_of(database)):
+        return False
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version < _VERSION_MIN:
+        return False
+    former: int = database.execute("SELECT former FROM journal").fetchone()[0]
+    return found != former
 
 
 def recover(database: sqlite3.Connection, path: Path) -> None:
@@ -60,11 +80,32 @@ def recover(database: sqlite3.Connection, path: Path) -> None:
             changes.unpack(body)
     except DamagedError:
         pass  # whoever wants that refused has asked before
-    take_in(database, changes)
+    take_in(database, changes, former=front(path.with_name(JOURNAL_NAME)))
 
 
-def take_in(database: sqlite3.Connection, changes: Changes) -> None:
-    """Write changes into a database, which names no journal any more. Errors: `sqlite3.Error`."""
+def begin(database: sqlite3.Connection, path: Path) -> Journal | None:
+    """Begin a journal; None where there is no room for one: each batch goes into the database then.
+
+    Errors: `sqlite3.Error`, `OSError`.
+    """
+    place = path.with_name(JOURNAL_NAME)
+    if not lay(place):
+        return None
+    journal = Journal(place)
+    try:
+        database.execute("UPDATE journal SET run = ?, former = ?", (journal.run, front(place)))
+    except sqlite3.Error as error:
+        if isinstance(meaning(error), StoreFullError):
+            return None
+        raise
+    return journal
+
+
+def take_in(database: sqlite3.Connection, changes: Changes, *, former: int = NO_RUN) -> None:
+    """Write changes into a database, which names no journal any more.
+
+    ``former``: the run at the front of the one that is left. Errors: `sqlite3.Error`.
+    """
 
     def run(statement: str, values: Sequence[Any]) -> list[Any]:
         return database.execute(statement, values).fetchall()
@@ -73,7 +114,7 @@ def take_in(database: sqlite3.Connection, changes: Changes) -> None:
     try:
         changes.insert(run)
         changes.move(run)
-        run("UPDATE journal SET run = ?", (NO_RUN,))
+        run("UPDATE journal SET run = ?, former = ?", (NO_RUN, former))
         run("COMMIT", ())
     finally:
         if database.in_transaction:

@@ -8,7 +8,7 @@ The log is what makes it delicate. SQLite would replay the former database's log
 and a database without its log has lost its last commits. So the log is moved into the former
 database first, and the journal too; where that cannot be done (that is why somebody restores), they
 are copied aside, the database gets its other name, and a start meanwhile is refused: it finds a log
-and no database. The journal that is left is of no account: a backup names none.
+and no database. The journal that is left is removed: a backup names none.
 """
 
 from __future__ import annotations
@@ -195,10 +195,13 @@ def _exchange(new: Path, database: Path, stamp: str, step: Step) -> Path | None:
         step("moved aside")
         log.write_bytes(b"")  # empty, it is no part of any database; there, it refuses a start
     step("set aside")
+    # Of no account to what was there; the copy would take it for its own that has lost commits.
+    database.with_name(JOURNAL_NAME).unlink(missing_ok=True)
+    sync_folder(database.parent)
     new.replace(database)
     sync_folder(database.parent)
     step("put in")
-    for name in (log.name, database.name + "-shm", JOURNAL_NAME):
+    for name in (log.name, database.name + "-shm"):
         database.with_name(name).unlink(missing_ok=True)
     return former if there else None
 
