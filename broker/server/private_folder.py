@@ -13,6 +13,7 @@ from broker.exits import Exit, ExitError
 from broker.stores.folder import ADMIN_FILE, AUDIT_FILE, DATABASE_FILE, LOCK_FILE, DataFolder
 from broker.stores.sqlite_ballast import BALLAST_NAME
 from broker.stores.sqlite_epoch import WITNESS_NAME
+from broker.stores.sqlite_journal import JOURNAL_NAME
 from broker.stores.sqlite_schema import NEW_SUFFIX
 from broker.transports.private_file import exposure
 
@@ -23,6 +24,7 @@ _FILES: Final = (
     f"{DATABASE_FILE}-shm",
     WITNESS_NAME,
     BALLAST_NAME,
+    JOURNAL_NAME,
     ADMIN_FILE,
     AUDIT_FILE,
     LOCK_FILE,

@@ -27,6 +27,9 @@ from broker.core.model import (
 from broker.core.ports import StoreUnusableError
 from broker.stores.sqlite_backup import open_reader
 from broker.stores.sqlite_epoch import WITNESS_NAME, Witness
+from broker.stores.sqlite_journal import JOURNAL_NAME
+from broker.stores.sqlite_overlay import overlay
+from broker.stores.sqlite_recovery import is_damaged, outstanding
 from broker.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS
 from broker.stores.sqlite_wal import damaged
 
@@ -144,6 +147,9 @@ class Source:
         }
         self._database.execute("BEGIN")
         _examine(self._database, database)
+        journalled = outstanding(self._database, database)
+        if journalled:  # of a broker that was killed
+            overlay(self._database, journalled)
         self.epoch = _epoch(self._database, database)
         #: The highest sequence that can have been given out.
         self.last = self._highest()
@@ -300,6 +306,8 @@ def _examine(database: sqlite3.Connection, path: Path) -> None:
     (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok" or damaged(path.with_name(path.name + "-wal")):
         raise StoreUnusableError(f"the database {path} is damaged: restore a backup first")
+    if is_damaged(database, path):
+        raise StoreUnusableError(f"{JOURNAL_NAME} of {path} is damaged or gone: restore a backup")
 
 
 def _epoch(database: sqlite3.Connection, path: Path) -> Epoch:

@@ -8,11 +8,11 @@ however many messages. One connection does all writing and all checkpoints.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from broker.core.alone import Alone
 from broker.core.mailbox import Mailbox, fitting
@@ -41,14 +41,22 @@ from broker.core.ports import (
 )
 from broker.core.retention import STEP_ROWS, Retention, Row
 from broker.stores.sqlite_ballast import Ballast, SparingError
+from broker.stores.sqlite_changes import Changes
 from broker.stores.sqlite_checkpoint import Wal, abandon, end
 from broker.stores.sqlite_epoch import WITNESS_NAME, Witness, settle
+from broker.stores.sqlite_errors import meaning
+from broker.stores.sqlite_journal import NO_RUN, Journal, new_run
 from broker.stores.sqlite_log import MessageLog
 from broker.stores.sqlite_rebuild import Rebuild
 from broker.stores.sqlite_records import Records
+from broker.stores.sqlite_recovery import begin
 from broker.stores.sqlite_schema import NoRoomError, open_database
 from broker.wire.commands import SENT, ChatArgs
 from broker.wire.errors import WireError
+
+#: Messages and cursors in the journal before the database takes them in, some four milliseconds of
+#: work: more would be cheaper, and felt.
+JOURNALLED_MAX: Final = 2_000
 
 
 class SqliteStore(OneByOne, Alone):
@@ -65,16 +73,17 @@ class SqliteStore(OneByOne, Alone):
         self._limits = limits
         self.mailboxes = Mailboxes(limits)
         self._writing = False
+        self._changes = 0  # in the database, before the transaction under way
         self._failed = False  # then nothing is written any more
-        # Of this batch, not yet handed to SQLite: messages, column after column; what expires;
-        # cursors of (mailbox, device).
-        self._staged: list[Any] = []
-        self._expiring: list[tuple[int, int]] = []
-        self._cursors: dict[tuple[int, str], int] = {}
+        # What this batch changes, not yet handed to SQLite; and what earlier ones did, which stands
+        # in the journal, and in the database with the next commit there.
+        self._staged = Changes()
+        self._journalled = Changes()
+        self._journal: Journal | None = None  # while there is no room for one
         # By key. A removed mailbox stays: were its removal rolled back, its messages still wait.
         self._boxes: dict[int, Mailbox] = {}
         self._names: dict[int, str] = {}
-        self._log = MessageLog(self._run, self._names)
+        self._log = MessageLog(self._run, self._names, self._unwritten)
         self._records = Records(self._run)
         self._retention = Retention(limits, self.mailboxes)
         self._position = 0  # of the walk that tidies
@@ -84,6 +93,7 @@ class SqliteStore(OneByOne, Alone):
             self._ballast.lay()
             self._wal = Wal(path, self._run)
             self.epoch: Epoch = self._rebuild()
+            self._journal = begin(self._database, path)
         except (sqlite3.Error, OSError) as error:
             end(self._database, error)
             raise StoreUnusableError(
@@ -111,8 +121,22 @@ class SqliteStore(OneByOne, Alone):
             raise
         self.mailboxes.commit()
         self._committed = self.mailboxes.last
+        if len(self._journalled) >= JOURNALLED_MAX or (self._journal and self._journal.due):
+            self._settle()
         if self._wal.due:
             self._checkpoint()
+
+    def _settle(self) -> None:
+        """Take into the database what stands in the journal. Errors: `StoreFailedError`.
+
+        A full disk is none: the batches stand in the journal.
+        """
+        try:
+            self._begin()
+            self._commit_database()
+        except StoreFullError:
+            self._roll_back()
+            self._spare()
 
     def _checkpoint(self) -> None:
         """Move the log into the database. Errors: `StoreFailedError`.
@@ -139,30 +163,54 @@ class SqliteStore(OneByOne, Alone):
             raise StoreFailedError(f"{error.strerror} beside the database") from error
 
     def _commit(self) -> None:
-        if self._staged:
-            self._flush()
-        if self._cursors:
-            self._begin()
-            self._write_cursors()
-            self._cursors.clear()
-        if self._writing:
-            self._run("COMMIT")
-            self._writing = False
+        if not self._writing and (not self._staged or self._kept_by_journal()):
+            return
+        self._flush()
+        self._staged.move(self._run)
+        self._commit_database()
 
-    def _write_cursors(self) -> None:
+    def _kept_by_journal(self) -> bool:
+        """Put the batch into the journal; False where it has to go into the database."""
+        if self._journal is None or self._ballast.sparing:
+            return False
         try:
-            self._database.executemany(
-                "INSERT INTO readers (mailbox, device, seq) VALUES (?, ?, ?)"
-                " ON CONFLICT (mailbox, device) DO UPDATE SET seq = excluded.seq",
-                [(*reader, seq) for reader, seq in self._cursors.items()],
+            kept = self._journal.append(self._staged.pack())
+        except OSError as error:
+            self._failed = True
+            raise StoreFailedError(f"{error.strerror} in the journal") from error
+        if kept:
+            self._journalled.take(self._staged)
+        return kept
+
+    def _commit_database(self, run: int | None = None) -> None:
+        """End the transaction under way, after which the journal begins again at its front."""
+        journal = self._journal
+        if journal is not None and (run is not None or self._has_changed):
+            run = new_run() if run is None else run
+            self._run(
+                "UPDATE journal SET former = iif(?, run, former), run = ?", (journal.used, run)
             )
-        except sqlite3.Error as error:
-            raise self._judged(error) from error
+        self._run("COMMIT")
+        self._writing = False
+        self._staged.clear()
+        self._journalled.clear()
+        if journal is not None and run is not None:
+            journal.restart(run)
+
+    @property
+    def _has_changed(self) -> bool:
+        """Tell whether the transaction under way changes anything.
+
+        Then it names another run: were it lost, the records behind it would tell.
+        """
+        return self._database.total_changes != self._changes
+
+    def _unwritten(self) -> Sequence[Changes]:
+        """Return what is not in the database, or the transaction under way, yet: newest first."""
+        return (self._staged,) if self._writing else (self._staged, self._journalled)
 
     def _roll_back(self) -> None:
         self._staged.clear()
-        self._expiring.clear()
-        self._cursors.clear()
         self._writing = False
         self.mailboxes.rollback()
         if self._database.in_transaction:  # SQLite has rolled back by itself after some errors
@@ -172,6 +220,9 @@ class SqliteStore(OneByOne, Alone):
         if not self._writing:
             self._run("BEGIN IMMEDIATE")
             self._writing = True
+            self._changes = self._database.total_changes
+            self._journalled.insert(self._run)
+            self._journalled.move(self._run)
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """Run one statement to its end and return its rows.
@@ -185,20 +236,18 @@ class SqliteStore(OneByOne, Alone):
             raise self._judged(error) from error
 
     def _judged(self, error: sqlite3.Error) -> Exception:
-        judged = _judged(error)
+        judged = meaning(error)
         self._failed = self._failed or isinstance(judged, StoreFailedError)
         return judged
 
     def _flush(self) -> None:
-        """Hand the staged rows to SQLite. Errors: `StoreFullError`, while there is no room."""
-        if self._ballast.sparing:
-            raise SparingError
+        """Hand the staged messages to SQLite. Errors: `StoreFullError`, while there is no room."""
         self._begin()
-        self._log.insert(self._staged)
-        self._staged.clear()
-        for row in self._expiring:
-            self._run("INSERT INTO expiries (seq, expires_ms) VALUES (?, ?)", row)
-        self._expiring.clear()
+        if self._staged.rows:
+            if self._ballast.sparing:
+                raise SparingError
+            self._staged.insert(self._run)
+            self._staged.forget_rows()
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -206,7 +255,7 @@ class SqliteStore(OneByOne, Alone):
         self, sender: str, letters: Sequence[ChatArgs], now_ms: int
     ) -> list[Receipt | WireError]:
         outcomes: list[Receipt | WireError] = []
-        staged = self._staged
+        staged = self._staged.rows
         placed = self.mailboxes.append_all(sender, letters, now_ms)
         for (to, text, message_id, ttl_ms), place in zip(letters, placed, strict=True):
             if isinstance(place, WireError):
@@ -216,16 +265,15 @@ class SqliteStore(OneByOne, Alone):
             if box is None:
                 outcomes.append(self._again(seq, to, text))
                 continue
-            staged += (seq, box.key, sender, message_id, now_ms, text)
+            staged += (seq, now_ms, sender, message_id, text, box.key)
             if ttl_ms is not None:
                 self.mailboxes.expire_at(box, seq, now_ms + ttl_ms)
-                self._expiring.append((seq, now_ms + ttl_ms))
+                self._staged.expiring += (seq, now_ms + ttl_ms)
             outcomes.append(Receipt(seq))
         return outcomes
 
     def _again(self, seq: int, to: str, text: str) -> Receipt | WireError:
         """Answer a repeated id, comparing it with the first copy as long as that is kept."""
-        self._flush_staged()
         first = self._log.first(seq)
         box = self._box(first[0]) if first else None
         same = first is None or box is None or (box.name, first[1]) == (to, text)
@@ -236,7 +284,7 @@ class SqliteStore(OneByOne, Alone):
         box = mailboxes.find(user)
         reader = mailboxes.reader(box, device)
         waiting = box.waiting(reader, after, limit + 1)
-        messages = fitting(self._messages(waiting[:limit]), bytes_max)
+        messages = fitting(self._log.messages(waiting[:limit]), bytes_max)
         delivered = max(reader.delivered, mailboxes.restored_to)
         if messages:
             mailboxes.give(box, reader, messages[-1].seq)
@@ -247,11 +295,11 @@ class SqliteStore(OneByOne, Alone):
         box = self.mailboxes.find(user)
         reader, changed, replaced = self.mailboxes.acknowledge(box, device, seq)
         if replaced is not None:
-            self._cursors.pop((box.key, replaced), None)
             self._begin()
+            self._staged.cursors.pop((box.key, replaced), None)
             self._run("DELETE FROM readers WHERE mailbox = ? AND device = ?", (box.key, replaced))
         if changed:
-            self._cursors[box.key, device] = reader.cursor
+            self._staged.cursors[box.key, device] = reader.cursor
         return reader.cursor
 
     def history(
@@ -267,9 +315,8 @@ class SqliteStore(OneByOne, Alone):
         box = self.mailboxes.find(user)
         seqs = self.mailboxes.history(box, of, before, after, limit + 1)
         if after is not None:
-            found = fitting(self._messages(seqs[:limit]), bytes_max)
+            found = fitting(self._log.messages(seqs[:limit]), bytes_max)
         else:
-            self._flush_staged()
             found = fitting(self._log.newest_first(seqs[-limit:]), bytes_max)[::-1]
         state = self.mailboxes.state
         states = [state(each.seq, each.to) for each in found] if of == SENT else None
@@ -282,8 +329,7 @@ class SqliteStore(OneByOne, Alone):
         unread = self.mailboxes.expire(now_ms)
         if not unread:
             return []
-        self._flush_staged()
-        self._begin()
+        self._flush()
         for seq in unread:
             self._run(
                 "INSERT INTO expiries (seq, expires_ms, expired_ms) VALUES (?1, ?2, ?2)"
@@ -291,14 +337,6 @@ class SqliteStore(OneByOne, Alone):
                 (seq, now_ms),
             )
         return list(self._log.without_texts(unread))
-
-    def _messages(self, seqs: Sequence[int]) -> Iterable[Message]:
-        self._flush_staged()
-        return self._log.messages(seqs)
-
-    def _flush_staged(self) -> None:
-        if self._staged:
-            self._flush()
 
     # --- the directory -----------------------------------------------------------------------
 
@@ -360,12 +398,13 @@ class SqliteStore(OneByOne, Alone):
 
         A room's log, which may be long, is left to the walk: nobody can read it any more.
         """
-        self._flush_staged()
+        self._flush()
         box = self.mailboxes.remove(name)
         if box is None:
             return
-        for reader in [reader for reader in self._cursors if reader[0] == box.key]:
-            del self._cursors[reader]
+        cursors = self._staged.cursors
+        for reader in [reader for reader in cursors if reader[0] == box.key]:
+            del cursors[reader]
         seqs = sorted({*box.seqs, *self._expired_of(box)})
         # All at once: each step would copy what their senders have sent.
         sent = [(each.seq, each.sender) for each in self._log.without_texts(seqs)]
@@ -387,8 +426,7 @@ class SqliteStore(OneByOne, Alone):
     # --- keeping house -----------------------------------------------------------------------
 
     def tidy(self, now_ms: int) -> bool:
-        self._begin()
-        self._flush_staged()
+        self._flush()
         found = self._log.after(self._position, STEP_ROWS)
         rows = [
             Row(seq, self._box(key), stored_ms, sender) for seq, key, stored_ms, sender in found
@@ -438,23 +476,19 @@ class SqliteStore(OneByOne, Alone):
         return epoch
 
     def close(self) -> None:
-        """Empty the WAL into the database and close it; leave both alone where the disk failed."""
-        with suppress(StoreFullError, StoreFailedError):  # what was committed is in the WAL
+        """Empty journal and WAL into the database and close it; leave all where the disk failed."""
+        settled = False
+        with suppress(StoreFullError, StoreFailedError):  # what was committed is in one of them
             if not self._failed:
+                self._begin()
+                self._commit_database(NO_RUN)
+                settled = True
                 self._run("PRAGMA wal_checkpoint(TRUNCATE)")
         if self._failed:
             abandon(self._database)
             return
         self._database.close()
         self._wal.close()
+        if self._journal is not None:
+            self._journal.remove() if settled else self._journal.close()
         self._witness.write(self.epoch.number, self._committed)
-
-
-def _judged(error: sqlite3.Error) -> Exception:
-    """Tell a full disk, which passes, from an engine that can no longer be trusted."""
-    name = getattr(error, "sqlite_errorname", None)
-    if name is None:  # of the module, not of the engine: its text may quote a message
-        return StoreFailedError("a value in the database cannot be decoded: it is damaged")
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        return StoreFullError(str(error))
-    return StoreFailedError(f"{name}: {error}")

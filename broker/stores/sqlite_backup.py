@@ -3,7 +3,8 @@
 The copy is read through a connection of its own that cannot write, so it can neither move the log
 nor empty it as it is closed (one connection writes and moves the log, see docs/DURABILITY.md). It
 stays in one read transaction from the first page to the last: the writer goes on beside it, and
-its log grows meanwhile, since nothing may be overwritten that is still being read.
+its log grows meanwhile, since nothing may be overwritten that is still being read. What only the
+journal had by then is put into the copy.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from broker.stores.folder import NO_ROOM, sync_folder
+from broker.stores.sqlite_changes import Changes
 from broker.stores.sqlite_checkpoint import WAL_BYTES
+from broker.stores.sqlite_journal import JOURNAL_NAME, DamagedError
+from broker.stores.sqlite_recovery import outstanding, run_of, take_in
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import BACKUP_NAME_CHARS_MAX
 
@@ -32,6 +36,8 @@ _STEP_PAGES: Final = 256
 #: Steps after which the disk is asked to keep what was written: one long sync at the end would be
 #: felt by the broker's own.
 _STEPS_PER_SYNC: Final = 8
+#: Looks at the journal; one in ten or so is disturbed by a busy broker.
+_LOOKS_MAX: Final = 100
 #: What must be free beyond the copy itself: one more length of the log, which grows meanwhile.
 _SPARE_BYTES: Final = WAL_BYTES
 
@@ -101,12 +107,11 @@ def _copy(database: Path, partial: Path, stopping: Callable[[], bool]) -> tuple[
     handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with closing(open_reader(database)) as source, closing(_open(partial)) as copy:
-            source.execute("BEGIN")
-            source.execute("SELECT number FROM epoch").fetchone()  # from here on nothing changes
+            journalled = _begin(source, database)  # from here on nothing changes
             _require_room(handle, _size_bytes(source))
             _fill(source, copy, handle, stopping)
         with closing(_open(partial)) as copy:
-            found = _settle(copy)
+            found = _settle(copy, journalled)
         os.fsync(handle)
     finally:
         # Not before SQLite has done with the file: this would let go of its locks.
@@ -121,9 +126,30 @@ def open_reader(database: Path) -> sqlite3.Connection:
     """
     name = f"{database.absolute().as_uri()}?mode=ro"
     reader = sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False)
-    for pragma in ("query_only = 1", "wal_autocheckpoint = 0", "mmap_size = 0"):
+    for pragma in ("query_only = 1", "wal_autocheckpoint = 0", "mmap_size = 0", "temp_store = 2"):
         reader.execute(f"PRAGMA {pragma}")
     return reader
+
+
+def _begin(source: sqlite3.Connection, database: Path) -> Changes:
+    """Begin to read, and return what only the journal has of what was committed by then.
+
+    The journal is written beside it. But what it holds of a run stays until the database has it and
+    names another one: if it still names the same one behind the look, nothing was missed.
+    """
+    for _ in range(_LOOKS_MAX):
+        source.execute("BEGIN")
+        with suppress(DamagedError):  # looked at while two records were written
+            journalled = outstanding(source, database)
+            with closing(open_reader(database)) as now:
+                if run_of(now) == run_of(source):
+                    return journalled
+        source.execute("ROLLBACK")
+    raise WireError(
+        Code.INTERNAL,
+        f"{JOURNAL_NAME} cannot be read: nothing was left. Try again; should it last, look at the "
+        "kernel's log (dmesg)",
+    )
 
 
 def _open(partial: Path) -> sqlite3.Connection:
@@ -155,9 +181,10 @@ def _fill(
     source.backup(copy, pages=_STEP_PAGES, progress=look, sleep=0)
 
 
-def _settle(copy: sqlite3.Connection) -> tuple[int, int]:
+def _settle(copy: sqlite3.Connection, journalled: Changes) -> tuple[int, int]:
     """Make it one file without a log, and see whether it holds; return messages and epoch."""
     copy.execute("PRAGMA journal_mode = DELETE")
+    take_in(copy, journalled)
     (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise WireError(

@@ -2,9 +2,10 @@
 
 Acknowledging overwrites: it needs no room but in the log, and the log begins again at its front
 only when its pages have found a place in the database. One length of the log is what that can
-take. So much lies beside the database as a file of zeros, and is given up when the disk is full;
-from then on, until it can be laid down again, the store is *sparing*: it takes no new messages,
-accounts, rooms or sessions, and reading and acknowledging go on (docs/decisions/0010).
+take, and one of the journal. So much lies beside the database as a file of zeros, and is given up
+when the disk is full; from then on, until it can be laid down again, the store is *sparing*: it
+takes no new messages, accounts, rooms or sessions, and reading and acknowledging go on
+(docs/decisions/0010).
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from typing import Final
 from broker.core.ports import StoreFullError
 from broker.stores.folder import fill
 from broker.stores.sqlite_checkpoint import WAL_BYTES
+from broker.stores.sqlite_journal import JOURNAL_BYTES
 
 log = logging.getLogger("kotak.store")
 
 #: The file's name beside the database.
 BALLAST_NAME: Final = "kotak.ballast"
-#: One length of the log, and a little for what acknowledging adds: cursors of new devices.
-BALLAST_BYTES: Final = WAL_BYTES + 1_048_576
+#: One length of the log and of the journal, and a little for what acknowledging adds: cursors of
+#: new devices.
+BALLAST_BYTES: Final = WAL_BYTES + JOURNAL_BYTES + 1_048_576
 #: What must be free beyond it before it is laid down: else the next message would take it again.
 _SPARE_BYTES: Final = 4 * 1_048_576
 #: Seconds between two attempts to lay it down again; each looks only, until there is room.

@@ -1,25 +1,23 @@
-"""The log in SQLite: rows of messages in order of sequence, put in, looked up and deleted in bulk.
+"""The log of messages in order of sequence: looked up and deleted in bulk.
 
-INSERTs of a few fixed sizes, each prepared once: `executemany` would step row by row and give the
-GIL away each time.
+Most of it is a table. The newest may not have been written into it yet, and are found in memory.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
 from broker.core.model import Message
+from broker.stores.sqlite_changes import Changes
 
 Run = Callable[[str, Sequence[Any]], list[Any]]
 
-#: Rows of one INSERT, largest first.
-_INSERT_ROWS: Final = (128, 16, 1)
 #: Rows of one SELECT by sequence, at most: a page of the usual size. More of them, with the
 #: longest texts, would be read from the disk to be left out of a page that they do not fit into.
 _SELECT_ROWS: Final = 100
-_COLUMNS: Final = 6
 #: Free pages that are kept for what comes next; above it each step gives some back to the disk.
 FREE_PAGES_KEPT: Final = 2_048
 _PAGES_GIVEN_BACK: Final = 256
@@ -27,11 +25,6 @@ _PAGES_GIVEN_BACK: Final = 256
 _INCREMENTAL: Final = 2
 
 # ruff: noqa: S608 - only question marks and constants are put into the statements
-_INSERTS: Final = {
-    rows: "INSERT INTO messages (seq, mailbox, sender, message_id, stored_ms, text) VALUES "
-    + ", ".join(["(?, ?, ?, ?, ?, ?)"] * rows)
-    for rows in _INSERT_ROWS
-}
 # One statement for any number of sequences, given as a list in JSON.
 _SELECT, _SELECT_BARE = (
     f"SELECT seq, stored_ms, sender, message_id, {text}, mailbox FROM messages"
@@ -41,22 +34,17 @@ _SELECT, _SELECT_BARE = (
 
 
 class MessageLog:
-    """The table of messages. ``names`` are those of the mailboxes, by key."""
+    """The table of messages, and those that ``unwritten`` returns, the newest first.
 
-    def __init__(self, run: Run, names: dict[int, str]) -> None:
+    ``names`` are those of the mailboxes, by key.
+    """
+
+    def __init__(
+        self, run: Run, names: dict[int, str], unwritten: Callable[[], Sequence[Changes]]
+    ) -> None:
         self._run = run
         self._names = names
-
-    def insert(self, staged: Sequence[Any]) -> None:
-        """Store rows, given column after column: as few statements as the sizes allow."""
-        run = self._run
-        start, rows = 0, len(staged) // _COLUMNS
-        for size in _INSERT_ROWS:
-            step = size * _COLUMNS
-            while rows >= size:
-                run(_INSERTS[size], staged[start : start + step])
-                start += step
-                rows -= size
+        self._unwritten = unwritten
 
     def messages(self, seqs: Sequence[int]) -> Iterator[Message]:
         """Return the messages of sequences in order."""
@@ -68,19 +56,20 @@ class MessageLog:
     def without_texts(self, seqs: Sequence[int]) -> Iterator[Message]:
         """Return the messages of sequences in order, each with an empty text."""
         for rows in self._rows(_SELECT_BARE, seqs):
-            for *fields, key in rows:
-                yield Message._make([*fields, self._names[key]])
+            for *fields, _, key in rows:
+                yield Message._make([*fields, "", self._names[key]])
 
     def first(self, seq: int) -> tuple[int, str] | None:
         """Return the mailbox's key and the text of one message, if it is kept."""
-        rows = self._run("SELECT mailbox, text FROM messages WHERE seq = ?", (seq,))
-        return rows[0] if rows else None
+        for rows in self._rows(_SELECT, (seq,)):
+            for *_, text, key in rows:
+                return key, text
+        return None
 
     def newest_first(self, seqs: Sequence[int]) -> Iterator[Message]:
         """Return the messages of sequences, which are in order, from the last to the first."""
-        for rows in self._rows(_SELECT, seqs[::-1]):
-            for *fields, key in reversed(rows):
-                yield Message._make([*fields, self._names[key]])
+        for end in range(len(seqs), 0, -_SELECT_ROWS):
+            yield from reversed([*self.messages(seqs[max(0, end - _SELECT_ROWS) : end])])
 
     def after(self, seq: int, limit: int) -> list[tuple[int, int, int, str]]:
         """Return rows of (sequence, mailbox's key, time, sender), for a walk."""
@@ -106,9 +95,17 @@ class MessageLog:
         self._run(f"PRAGMA incremental_vacuum({min(surplus, _PAGES_GIVEN_BACK)})", ())
         return surplus > _PAGES_GIVEN_BACK
 
-    def _rows(self, select: str, seqs: Sequence[int]) -> Iterator[list[Any]]:
-        for start in range(0, len(seqs), _SELECT_ROWS):
-            yield self._run(select, (str([*seqs[start : start + _SELECT_ROWS]]),))
+    def _rows(self, select: str, seqs: Sequence[int]) -> Iterator[Sequence[Sequence[Any]]]:
+        end = len(seqs)
+        newest: list[list[Sequence[Any]]] = []
+        for changes in self._unwritten():
+            if end and changes.rows:
+                start = bisect_left(seqs, changes.rows[0], 0, end)
+                newest.append(changes.find(seqs[start:end]))
+                end = start
+        for start in range(0, end, _SELECT_ROWS):
+            yield self._run(select, (str([*seqs[start : min(start + _SELECT_ROWS, end)]]),))
+        yield from reversed(newest)
 
 
 def _ranges(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -6,8 +6,9 @@ epoch before it has its name: `sqlite_epoch.settle` finds it to be none that was
 
 The log is what makes it delicate. SQLite would replay the former database's log into the new one,
 and a database without its log has lost its last commits. So the log is moved into the former
-database first; where that cannot be done (that is why somebody restores), it is copied aside, the
-database gets its other name, and a start meanwhile is refused: it finds a log and no database.
+database first, and the journal too; where that cannot be done (that is why somebody restores), they
+are copied aside, the database gets its other name, and a start meanwhile is refused: it finds a log
+and no database. The journal that is left is removed: a backup names none.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from broker.core.ports import StoreUnusableError
 from broker.stores.folder import NO_ROOM, sync_folder
 from broker.stores.sqlite_backup import open_reader
 from broker.stores.sqlite_checkpoint import PRIMARY_CODE
+from broker.stores.sqlite_journal import JOURNAL_NAME, NO_RUN
+from broker.stores.sqlite_recovery import is_damaged, recover, run_of
 from broker.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS
 from broker.stores.sqlite_wal import damaged
 
@@ -136,6 +139,11 @@ def _prepare(new: Path, backup: Path) -> Restored:
                 f"{backup} is damaged ({verdict.splitlines()[-1]}): give another backup. "
                 "Nothing was changed"
             )
+        if run_of(database) != NO_RUN:
+            raise StoreUnusableError(
+                f"{backup} is a part of a database in use, not a backup: what its {JOURNAL_NAME} "
+                "has would be missing. Put both into a folder, start a broker on it and stop it"
+            )
         database.execute("PRAGMA synchronous = FULL")
         database.execute(
             "UPDATE epoch SET number = ?, witnessed = 1", (1 + secrets.randbelow(_EPOCH_MAX - 1),)
@@ -174,38 +182,45 @@ def _exchange(new: Path, database: Path, stamp: str, step: Step) -> Path | None:
     if whole and there:
         former.hardlink_to(database)  # a second name: there is no moment without a database
     elif not whole:
-        aside = former.with_name(former.name + "-wal")
-        _copy(log, aside)
-        _sync(aside)  # before its only other copy is emptied
+        for left, suffix in ((log, "-wal"), (database.with_name(JOURNAL_NAME), ".journal")):
+            if left.exists():
+                aside = former.with_name(former.name + suffix)
+                _copy(left, aside)
+                _sync(aside)  # before its only other copy is emptied
         sync_folder(database.parent)
         step("log copied")
         if there:
             database.rename(former)
             sync_folder(database.parent)  # before its log is emptied
         step("moved aside")
-        os.truncate(log, 0)  # empty, it is no part of any database; there, it refuses a start
+        log.write_bytes(b"")  # empty, it is no part of any database; there, it refuses a start
     step("set aside")
+    # Of no account to what was there; the copy would take it for its own that has lost commits.
+    database.with_name(JOURNAL_NAME).unlink(missing_ok=True)
+    sync_folder(database.parent)
     new.replace(database)
     sync_folder(database.parent)
     step("put in")
-    for suffix in ("-wal", "-shm"):
-        database.with_name(database.name + suffix).unlink(missing_ok=True)
+    for name in (log.name, database.name + "-shm"):
+        database.with_name(name).unlink(missing_ok=True)
     return former if there else None
 
 
 def _log_moved(database: Path, log: Path) -> bool:
-    """Move the log into its database; False where that cannot be done without a loss."""
-    if not log.exists() or not log.stat().st_size:
-        return True
+    """Move log and journal into their database; False where that cannot be done without a loss."""
+    left = log.exists() and log.stat().st_size
     if not database.exists():
-        return False
+        return not left
+    if not left and not database.with_name(JOURNAL_NAME).exists():
+        return True
     with suppress(sqlite3.Error):
         with closing(open_reader(database)) as reader:
             reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            if damaged(log):
+            if (left and damaged(log)) or is_damaged(reader, database):
                 return False
         with closing(sqlite3.connect(database, isolation_level=None)) as writer:
             writer.execute("PRAGMA synchronous = FULL")
+            recover(writer, database)
             busy, _, _ = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return not busy
     return False

@@ -16,6 +16,8 @@ from broker.core.ports import StoreUnusableError
 from broker.stores import sqlite_checkpoint
 from broker.stores.folder import NO_ROOM, fill, sync_folder
 from broker.stores.sqlite_epoch import WITNESS_NAME
+from broker.stores.sqlite_journal import JOURNAL_NAME
+from broker.stores.sqlite_recovery import is_damaged, recover
 from broker.stores.sqlite_wal import damaged
 
 #: What a database is called, behind its name, until it is whole.
@@ -31,6 +33,7 @@ MIGRATIONS: Final[Sequence[str]] = tuple(
         "sqlite_schema_2.sql",
         "sqlite_schema_3.sql",
         "sqlite_schema_4.sql",
+        "sqlite_schema_5.sql",
     )
 )
 
@@ -72,6 +75,7 @@ def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
         try:
             _configure(database)
             _migrate(database)
+            recover(database, path)
             _extend_wal(database, path)
         except BaseException as error:
             sqlite_checkpoint.end(database, error)
@@ -120,13 +124,20 @@ def _look(path: Path, *, check: bool) -> None:
     with closing(sqlite3.connect(name, uri=True, isolation_level=None)) as database:
         _examine(database, path, check=check)
         # Without the witness what is lost will be announced: somebody has removed it to go on.
-        if check and path.with_name(WITNESS_NAME).exists() and damaged(wal):
-            raise StoreUnusableError(
-                f"{wal.name}, the log of {path}, is damaged: messages stand behind a place that "
-                "cannot be read. Restore a backup; or, to go on without them, remove "
-                f"{WITNESS_NAME} beside it: clients are told then that messages may be lost. "
-                "It was left as it is"
-            )
+        if not check or not path.with_name(WITNESS_NAME).exists():
+            return
+        if damaged(wal):
+            raise _losing(f"{wal.name}, the log of {path}, is damaged")
+        if is_damaged(database, path):
+            raise _losing(f"{JOURNAL_NAME}, the journal of {path}, is damaged or gone")
+
+
+def _losing(what: str) -> StoreUnusableError:
+    return StoreUnusableError(
+        f"{what}: messages stand behind a place that cannot be read. Restore a backup; or, to go "
+        f"on without them, remove {WITNESS_NAME} beside it: clients are told then that messages "
+        "may be lost. It was left as it is"
+    )
 
 
 def _create(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from clients.client import Client
 from tests.bench import parts, push
-from tests.bench.crew import Measured, Part, carry_out
+from tests.bench.crew import CrewError, Measured, Part, carry_out
 from tests.bench.figures import Figures, percentile_us, rounded
 from tests.bench.machine import MeasuredBroker
 from tests.bench.parts import Limit, Role
@@ -55,6 +55,14 @@ class Stage:
         )
         self.show("accounts")
         import_accounts(self.plan, broker)
+        self._require_durable()
+
+    def _require_durable(self) -> None:
+        """Ask the broker what an OK is worth. Errors: `CrewError`: less than what is measured."""
+        with Client(self.broker.doors.zmq) as client:
+            found = client.hello().durability
+        if self._bench.store == "sqlite:" and found != "fsync":
+            raise CrewError(f"an OK of this broker is worth {found!r} only: nothing to measure")
 
     def show(self, phase: str) -> None:
         self._bench.show(f"{self._point.name}: {phase}")

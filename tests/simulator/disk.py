@@ -25,11 +25,18 @@ from unittest.mock import patch
 
 from broker.core.ports import StoreLimits
 from broker.core.subscriptions import Subscription
-from broker.stores import memory, sqlite_ballast, sqlite_epoch, sqlite_schema
+from broker.stores import (
+    memory,
+    sqlite,
+    sqlite_ballast,
+    sqlite_epoch,
+    sqlite_schema,
+)
 from broker.stores.memory import MemoryStore
 from broker.stores.redis import RedisStore
 from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_epoch import WITNESS_NAME, Witness
+from broker.stores.sqlite_journal import JOURNAL_NAME
 from tests.simulator.faults import Faults, FaultyStore
 from tests.simulator.plan import Plan, plan_of
 
@@ -109,10 +116,10 @@ class SqliteDisk(_Local):
     def __init__(self, folder: Path, template: Path, limits: StoreLimits) -> None:
         self._path = folder / _DATABASE
         self._limits = limits
-        self._backup = folder / "backup.db"
+        self._backup = folder / "backup"
         self._engine: SqliteStore | None = None
-        for old in folder.iterdir():
-            old.unlink()
+        shutil.rmtree(folder)
+        folder.mkdir()
         shutil.copy(template / _DATABASE, self._path)
         shutil.copy(template / WITNESS_NAME, folder)
 
@@ -129,11 +136,16 @@ class SqliteDisk(_Local):
         database.close()
 
     def back_up(self) -> None:
-        shutil.copy(self._path, self._backup)
+        shutil.rmtree(self._backup, ignore_errors=True)
+        self._backup.mkdir()
+        for name in (_DATABASE, JOURNAL_NAME):
+            if self._path.with_name(name).exists():
+                shutil.copy(self._path.with_name(name), self._backup)
 
     def put_back(self) -> None:
         if self._backup.exists():
-            shutil.copy(self._backup, self._path)
+            self._path.with_name(JOURNAL_NAME).unlink(missing_ok=True)
+            shutil.copytree(self._backup, self._path.parent, dirs_exist_ok=True)
             # As docs/DURABILITY.md asks of whoever does this.
             self._path.with_name(WITNESS_NAME).unlink()
 
@@ -186,6 +198,8 @@ def disks() -> Iterator[Disks]:
         # The WAL's full length saves syncs (docs/decisions/0007); there are none here.
         patch.object(sqlite_schema, "_extend_wal", lambda *_: None),
         patch.object(sqlite_ballast, "BALLAST_BYTES", 1),
+        # So few that every run comes there.
+        patch.object(sqlite, "JOURNALLED_MAX", 5),
     ):
         yield Disks(Path(folder))
 

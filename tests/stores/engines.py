@@ -11,14 +11,17 @@ from collections.abc import Callable, Collection
 from itertools import count
 from pathlib import Path
 from typing import Protocol
+from unittest.mock import patch
 
 import pytest
 
 from broker.core.ports import Store, StoreLimits
+from broker.stores import sqlite
 from broker.stores.memory import MemoryStore
 from broker.stores.redis import RedisStore
 from broker.stores.sqlite import SqliteStore
 from tests.stores import redis_server
+from tests.stores.sqlite_steps import as_killed
 
 MAILBOX_MESSAGES_MAX = 5
 LIMITS = StoreLimits(mailbox_messages_max=MAILBOX_MESSAGES_MAX)
@@ -120,6 +123,29 @@ class ReopenedSqliteEngine(SqliteEngine):
     reopens = True
 
 
+class KilledSqliteEngine(SqliteEngine):
+    """The same contract, with a kill wherever a test allows a restart.
+
+    And with a journal that is taken in often, so that a kill comes before it and behind it.
+    """
+
+    reopens = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._few = patch.object(sqlite, "JOURNALLED_MAX", 3)
+        self._few.start()
+
+    def reopen(self, store: Store) -> Store:
+        left = as_killed(self._path, self._path.parent / "again")
+        self._path = left
+        return super().reopen(store)
+
+    def close(self) -> None:
+        super().close()
+        self._few.stop()
+
+
 _NUMBERS = count(1)
 
 
@@ -161,6 +187,7 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
     "memory": MemoryEngine,
     "sqlite": SqliteEngine,
     "sqlite reopened": ReopenedSqliteEngine,
+    "sqlite killed": KilledSqliteEngine,
     "redis": RedisEngine,
     "redis reopened": ReopenedRedisEngine,
     "redis cluster": RedisClusterEngine,

@@ -20,6 +20,7 @@ from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_backup import BACKUPS_FOLDER, Copied, back_up, open_reader
 from broker.wire.errors import Code, WireError
 from broker.wire.limits import BACKUP_NAME_CHARS_MAX
+from tests.stores.sqlite_steps import open_at
 from tests.stores.steps import NOW_MS, ack, ids, send, with_users
 
 
@@ -29,9 +30,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "kotak.db"
 
 
-@pytest.fixture
-def store(path: Path) -> Iterator[SqliteStore]:
-    opened = with_users(SqliteStore(path), "ann", "bob")
+@pytest.fixture(params=[False, True], ids=["log", "journal"])
+def store(path: Path, request: pytest.FixtureRequest) -> Iterator[SqliteStore]:
+    """Only the log, or only the journal, has what was sent."""
+    opened = with_users(open_at(path, journal=request.param), "ann", "bob")
     for number in range(5):
         send(opened, f"m{number}")
     yield opened
@@ -75,7 +77,7 @@ def large(store: SqliteStore, messages: int = 4_000) -> None:
 # --- what is in it ---------------------------------------------------------------------------
 
 
-def test_it_holds_what_was_committed_though_only_the_log_has_it(
+def test_it_holds_what_was_committed_though_the_database_has_it_not(
     path: Path, store: SqliteStore, tmp_path: Path
 ) -> None:
     taken = take(path)
@@ -91,7 +93,7 @@ def test_it_holds_what_was_committed_though_only_the_log_has_it(
 def test_it_holds_nothing_of_a_batch_that_is_under_way(path: Path, store: SqliteStore) -> None:
     with store.batch():
         store.append("bob", "ann", "open", "hi", NOW_MS)
-        store.read("bob", "", 0, 10, 1_000)  # hands it to SQLite
+        store.tidy(NOW_MS)  # hands it to SQLite
         assert take(path).messages == 5
 
 
@@ -151,7 +153,7 @@ def test_its_connection_cannot_write_move_the_log_or_empty_it(
 
 
 def test_even_the_last_connection_that_closes_moves_no_log(path: Path, tmp_path: Path) -> None:
-    opened = with_users(SqliteStore(path), "ann", "bob")
+    opened = with_users(open_at(path, journal=False), "ann", "bob")
     send(opened, "m")
     killed = tmp_path / "killed"
     killed.mkdir()

@@ -20,7 +20,7 @@ from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_ballast import BALLAST_NAME, SparingError
 from broker.wire.errors import Code
 from tests.core.fakes import FaultyStore, World
-from tests.stores.sqlite_steps import FaultyConnection, acknowledge, ids, make, send
+from tests.stores.sqlite_steps import FaultyConnection, acknowledge, ids, make, open_at, send
 
 BOB = Account("bob", "Bob", "hash")
 MIB = 1_048_576
@@ -48,7 +48,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 @pytest.fixture
 def store(path: Path, disk: SimpleNamespace) -> Iterator[SqliteStore]:
     make(path, "m1")
-    store = SqliteStore(path)
+    store = open_at(path, journal=False)
     yield store
     store.close()
 

@@ -17,7 +17,7 @@ from broker.core.model import Account
 from broker.core.ports import StoreFailedError, StoreUnusableError
 from broker.stores import sqlite_checkpoint
 from broker.stores.sqlite import SqliteStore
-from tests.stores.sqlite_steps import FaultyConnection, ids, make, send
+from tests.stores.sqlite_steps import FaultyConnection, ids, make, open_at, send
 
 CHECKPOINT = "PRAGMA wal_checkpoint"
 
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(path)
+    store = open_at(path, journal=False)
     with store.batch():
         store.put(Account("bob", "Bob", "hash"))
     yield store

@@ -30,6 +30,7 @@ from broker.core.model import Account, Membership, Message, Room, SessionRecord
 from broker.core.ports import StoreLimits
 from broker.stores import LocalStore
 from broker.stores.redis import store as redis_store
+from broker.stores.sqlite import SqliteStore
 from broker.wire.errors import WireError
 from tests.stores.engines import ENGINES, Engine, marks_of
 from tests.stores.reference import DEVICES_MAX, Reference, Refused, Row, Ways
@@ -128,6 +129,13 @@ class StoreMachine(RuleBasedStateMachine):
             self.model.restart()
             self.expire()
             self.end()
+
+    @rule()
+    def take_in(self) -> None:
+        """Have a journal taken into its database with this batch."""
+        if isinstance(self.store, SqliteStore):
+            self.begin()
+            self.store._begin()
 
     @rule(ms=st.integers(1, 20))
     def pass_time(self, ms: int) -> None:

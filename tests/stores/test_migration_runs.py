@@ -16,8 +16,11 @@ from broker.stores.migration_target import Target, TargetTakenError
 from broker.stores.redis import RedisStore
 from broker.stores.sqlite import SqliteStore
 from tests.stores.moving import fresh_url, opened, run, told
+from tests.stores.sqlite_steps import as_killed, open_at
 from tests.stores.steps import (
+    NOW_MS,
     ack,
+    expire,
     ids,
     send,
     with_room,
@@ -203,18 +206,35 @@ def test_the_source_is_left_as_it_is(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_what_stands_in_the_log_of_a_killed_broker_is_moved(path: Path, tmp_path: Path) -> None:
-    store = with_users(SqliteStore(path), "ann", "bob")
+@pytest.mark.parametrize("journal", [False, True])
+def test_what_stands_in_the_log_or_the_journal_of_a_killed_broker_is_moved(
+    path: Path, tmp_path: Path, *, journal: bool
+) -> None:
+    store = with_users(open_at(path, journal=journal), "ann", "bob")
     send(store, "m1")
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for file in path.parent.glob("kotak.*"):
-        (copy / file.name).write_bytes(file.read_bytes())
+    send(store, "m2", ttl_ms=1_000)
+    ack(store, 1, device="phone")
+    copy = as_killed(path, tmp_path / "copy")
     store.close()
+    before = {each.name: each.read_bytes() for each in copy.parent.iterdir()}
     url = fresh_url()
-    run(copy / "kotak.db", url)
+    run(copy, url)
+    after = {each.name: each.read_bytes() for each in copy.parent.iterdir()}
+    assert {name: after[name] for name in before} == before
     with opened(url) as new:
-        assert ids(new) == ["m1"]
+        assert ids(new) == ["m1", "m2"]
+        assert ids(new, device="phone") == ["m2"]
+        assert expire(new, NOW_MS + 1_000) == ["m2"]
+
+
+def test_a_damaged_journal_is_not_moved(path: Path, tmp_path: Path) -> None:
+    store = with_users(open_at(path), "ann", "bob")
+    send(store, "m1")
+    copy = as_killed(path, tmp_path / "copy")
+    store.close()
+    copy.with_name("kotak.journal").unlink()
+    with pytest.raises(StoreUnusableError, match=r"kotak\.journal of .* is damaged or gone"):
+        run(copy, fresh_url())
 
 
 def test_a_database_that_was_put_back_is_not_moved(path: Path) -> None:

@@ -24,8 +24,9 @@ from broker.stores import sqlite_restore
 from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_backup import back_up
 from broker.stores.sqlite_epoch import WITNESS_NAME
+from broker.stores.sqlite_journal import JOURNAL_NAME
 from broker.stores.sqlite_restore import Restored, put_back
-from tests.stores.sqlite_steps import FaultyConnection
+from tests.stores.sqlite_steps import FaultyConnection, open_at
 from tests.stores.steps import NOW_MS, ids, send, with_users
 
 STAMP = "20261123T040213Z"
@@ -45,16 +46,21 @@ class Scene(NamedTuple):
     def wal(self) -> Path:
         return self.path.with_name("kotak.db-wal")
 
+    @property
+    def journal(self) -> Path:
+        return self.path.with_name(JOURNAL_NAME)
+
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
     return made(tmp_path)
 
 
-def made(folder: Path, *, killed: bool = False) -> Scene:
+def made(folder: Path, *, killed: bool = False, journal: bool = False) -> Scene:
+    """``journal``: of a killed broker, only that has the last two; else only the log has them."""
     path = folder / "data" / "kotak.db"
     path.parent.mkdir(mode=0o700)
-    store = with_users(SqliteStore(path), "ann", "bob")
+    store = with_users(open_at(path, journal=journal), "ann", "bob")
     for name in OLD:
         send(store, name)
     backup = back_up(path, "one", stopping=lambda: False).path.rename(folder / "one.db")
@@ -103,13 +109,16 @@ def test_the_backup_takes_the_place_and_the_former_database_is_beside_it(scene: 
     assert scene.path.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_only_the_log_of_a_killed_broker_has_is_in_the_former_database(
-    tmp_path: Path,
+@pytest.mark.parametrize("journal", [False, True])
+def test_what_only_the_log_or_the_journal_of_a_killed_broker_has_is_in_the_former_database(
+    tmp_path: Path, *, journal: bool
 ) -> None:
-    scene = made(tmp_path, killed=True)
+    scene = made(tmp_path, killed=True, journal=journal)
     assert scene.wal.exists()
+    assert scene.journal.exists() == journal
     restore(scene)
     assert not scene.wal.exists()
+    assert not scene.journal.exists()
     assert state(scene.path)[0] == OLD, "the former log was replayed into it"
     shutil.copy(scene.path.with_name(FORMER), scene.path)
     scene.path.with_name(WITNESS_NAME).unlink()
@@ -335,6 +344,7 @@ def test_a_log_without_its_database_is_kept(tmp_path: Path) -> None:
 _KILLED = """
 import os, sys
 from pathlib import Path
+from broker.stores.sqlite_journal import JOURNAL_NAME
 from broker.stores.sqlite_restore import put_back
 def step(name):
     if name == sys.argv[3]:
@@ -352,10 +362,10 @@ def killed_at(step: str, scene: Scene) -> None:
     assert ended.returncode == 9, ended.stderr.decode()
 
 
-@pytest.mark.parametrize("end", ["stopped", "killed"])
+@pytest.mark.parametrize("end", ["stopped", "killed", "killed with a journal"])
 @pytest.mark.parametrize("step", WHOLE)
 def test_a_kill_leaves_the_old_state_or_the_new_one(tmp_path: Path, step: str, end: str) -> None:
-    scene = made(tmp_path, killed=end == "killed")
+    scene = made(tmp_path, killed=end != "stopped", journal="journal" in end)
     killed_at(step, scene)
     found, epoch = state(scene.path)
     assert found == (OLD if step == "put in" else NEW)

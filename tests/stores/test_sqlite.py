@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
-import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from broker.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS, open_databas
 from tests.stores.sqlite_steps import (
     BOB,
     acknowledge,
+    as_killed,
     ids,
     make,
     open_at,
@@ -118,7 +118,7 @@ def test_a_full_disk_lets_the_broker_start_and_a_failing_one_does_not(
 
 def test_a_reader_keeps_its_wal_while_the_store_is_opened(path: Path) -> None:
     make(path, "m1")
-    first = open_at(path)
+    first = open_at(path, journal=False)
     send(first, "m2")
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")
@@ -167,10 +167,10 @@ def test_every_file_is_for_its_owner_only(path: Path) -> None:
     finally:
         os.umask(before)
     assert set(modes.values()) == {0o600}
-    assert set(modes) == {"kotak.db-wal", "kotak.db-shm"} | LEFT
+    assert set(modes) == {"kotak.db-wal", "kotak.db-shm", "kotak.journal"} | LEFT
 
 
-def test_closing_empties_the_wal(path: Path) -> None:
+def test_closing_empties_wal_and_journal(path: Path) -> None:
     make(path, "m1")
     assert {each.name for each in path.parent.iterdir()} == LEFT
 
@@ -354,14 +354,6 @@ def test_a_new_migration_is_applied_once(path: Path, monkeypatch: pytest.MonkeyP
 # --- restarts --------------------------------------------------------------------------------
 
 
-def copied_while_open(store: SqliteStore, path: Path, folder: Path) -> Path:
-    """What a kill would leave: the files as they are, without an orderly end."""
-    folder.mkdir()
-    for name in ("kotak.db", "kotak.db-wal", "kotak.seen"):
-        shutil.copy(path.with_name(name), folder / name)
-    return folder / "kotak.db"
-
-
 def test_a_kill_loses_nothing_that_was_committed(
     store: SqliteStore, path: Path, tmp_path: Path
 ) -> None:
@@ -369,7 +361,7 @@ def test_a_kill_loses_nothing_that_was_committed(
     acknowledge(store, seqs[0])
     with store.batch():
         store.put(SessionRecord(b"d" * 32, "bob", 1, 2))
-    after = open_at(copied_while_open(store, path, tmp_path / "after"))
+    after = open_at(as_killed(path, tmp_path / "after"))
     assert ids(after) == ["m2", "m3"]
     assert after.find(SessionRecord, b"d" * 32) is not None
     assert send(after, "m2", "m4") == [seqs[1], seqs[2] + 1], "ids and sequence go on"
@@ -382,8 +374,9 @@ def test_a_kill_in_the_middle_of_a_batch_leaves_none_of_it(
     send(store, "m1")
     with store.batch():
         store.append("bob", "ann", "m2", "hi", 1_000)
-        assert len(store.read("bob", "", 0, 10, 100).messages) == 2  # SQLite has the row
-        killed = copied_while_open(store, path, tmp_path / "after")
+        store.tidy(1_000)
+        assert store._database.execute("SELECT count(*) FROM messages").fetchone() == (2,)
+        killed = as_killed(path, tmp_path / "after")
     after = open_at(killed)
     assert ids(after) == ["m1"]
     after.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from broker.core.ports import StoreFailedError, StoreUnusableError
 from broker.stores.sqlite import SqliteStore
 from broker.stores.sqlite_epoch import WITNESS_NAME
 from broker.stores.sqlite_wal import damaged
+from tests.stores.sqlite_steps import as_killed, open_at
 
 BOB = Account("bob", "Bob", "hash")
 SECRET = "nobody else may read this"
@@ -23,16 +23,14 @@ HEADER, FRAME = 32, 24 + 4_096
 @pytest.fixture
 def left(tmp_path: Path) -> Path:
     """Return the database of a broker that was killed after ten commits of one message each."""
-    path, copy = tmp_path / "kotak.db", tmp_path / "left" / "kotak.db"
-    copy.parent.mkdir()
-    store = SqliteStore(path)
+    path = tmp_path / "kotak.db"
+    store = open_at(path, journal=False)
     with store.batch():
         store.put(BOB)
     for number in range(10):
         with store.batch():
             store.append("bob", "bob", f"m{number}", SECRET, 1_000)
-    for name in ("kotak.db", "kotak.db-wal", WITNESS_NAME):
-        shutil.copy(path.with_name(name), copy.with_name(name))
+    copy = as_killed(path, tmp_path / "left")
     store.close()
     return copy
 
@@ -118,11 +116,8 @@ def test_frames_of_an_earlier_log_behind_the_present_one_are_no_damage(left: Pat
     database = sqlite3.connect(left, isolation_level=None)
     database.execute("PRAGMA wal_checkpoint(PASSIVE)")
     database.execute("UPDATE accounts SET name = 'Bobby'")
-    for name in ("kotak.db", "kotak.db-wal", WITNESS_NAME):
-        (left.parent / "later").mkdir(exist_ok=True)
-        shutil.copy(left.with_name(name), left.parent / "later" / name)
+    later = as_killed(left, left.parent / "later")
     database.close()
-    later = left.parent / "later" / "kotak.db"
     assert len(frames(later)) < 5
     assert messages(later) == 10
 

@@ -34,7 +34,13 @@ class Course:
     operations_max: int = 20
     text_bytes_max: int = 600
     synchronous: str | None = None
+    #: A bug of tests.proof.seeded, by name.
+    spoiled: str | None = None
     checkpoint_pages: int | None = None
+    #: Changes in the journal before the database takes them in.
+    journalled_max: int | None = None
+    #: Is kept house between batches, which takes in the journal too?
+    tidies: bool = True
     retention_read_ms: int = 86_400_000
 
     def as_json(self) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from broker.stores.folder import DATABASE_FILE
+from broker.stores.sqlite_journal import JOURNAL_NAME
 from tests.proof.disk.course import DISK_FAILED, DONE, UNUSABLE, Course, Said
 from tests.proof.disk.interposer import FOR_EVER, Calls, Interposer
 from tests.proof.disk.journal import Entry, Kind
@@ -123,7 +124,13 @@ def _prepare(data: Path, seed: int) -> Ground:
     ended = live(data, Course(seed, batches=6), {})
     assert ended.code == DONE, ended.complaint
     course = Course(
-        seed, life=1, batches=8, operations_max=6, checkpoint_pages=6, retention_read_ms=1
+        seed,
+        life=1,
+        batches=12,
+        operations_max=6,
+        checkpoint_pages=6,
+        journalled_max=10,
+        retention_read_ms=1,
     )
     return Ground(content_of(data), list(ended.said.until(None)), course)
 
@@ -183,12 +190,13 @@ def _conduct(fault: Fault, ended: Ended, entries: list[Entry], *, failed: int) -
 
 
 def _failed_syncs(entries: list[Entry]) -> list[int]:
-    """Return when syncs of the database failed; what lies beside it may do without."""
+    """Return when syncs of what stores failed; what else lies there may do without."""
     names = {entry.file: entry.name for entry in entries if entry.kind == Kind.NAME}
     return [
         entry.at_ns
         for entry in entries
-        if entry.kind == Kind.SYNC_FAILED and names[entry.file].startswith(DATABASE_FILE)
+        if entry.kind == Kind.SYNC_FAILED
+        and names[entry.file].startswith((DATABASE_FILE, JOURNAL_NAME))
     ]
 
 

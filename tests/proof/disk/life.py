@@ -18,6 +18,7 @@ from typing import Final
 
 from broker.core.ports import StoreFailedError, StoreFullError, StoreUnusableError
 from tests.proof.disk.course import DISK_FAILED, DONE, UNUSABLE, USERS, Course
+from tests.proof.disk.planting import plant
 from tests.proof.disk.store_calls import StoreCalls, text_of
 from tests.proof.history import OK, Ack, Read, Record, Seen, Send, digest
 
@@ -53,7 +54,7 @@ class Life:
         while not self._course.batches or number < self._course.batches:
             number += 1
             self._batch()
-            if self._rng.random() < 0.2:
+            if self._rng.random() < 0.2 and self._course.tidies:
                 self._tidy()
 
     def _batch(self) -> None:
@@ -144,6 +145,10 @@ def main(folder: Path, course: Course) -> int:
             store.set_pragma("synchronous", course.synchronous)
         if course.checkpoint_pages is not None:
             store.checkpoint_at(course.checkpoint_pages)
+        if course.journalled_max is not None:
+            store.settle_at(course.journalled_max)
+        if course.spoiled is not None:
+            plant(course.spoiled)
         _say(open=time.monotonic_ns(), epoch=store.epoch)
         Life(store, course).live()
     except StoreFailedError as error:

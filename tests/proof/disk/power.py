@@ -72,10 +72,13 @@ def cut_power(
     cycles: int,
     seed: int,
     synchronous: str | None = None,
+    spoiled: str | None = None,
     until_breach: bool = False,
     show: Callable[[int], None] = lambda _: None,
 ) -> PowerCuts:
-    """Cut the power ``cycles`` times. ``synchronous`` spoils the store: the counter-check.
+    """Cut the power ``cycles`` times.
+
+    ``synchronous`` and ``spoiled``, a bug's name, spoil the store: the counter-check.
 
     ``until_breach``: stop at the first. ``show`` is told each cycle's number. Errors:
     `UnmodelledError`.
@@ -84,7 +87,8 @@ def cut_power(
     with scratch() as place:
         for chain in range(cycles):
             rng = random.Random(f"{seed}/{chain}")
-            run = _Folder(library, place / f"chain{chain}", seed + chain, rng, synchronous)
+            run = _Folder(library, place / f"chain{chain}", seed + chain, rng)
+            run.spoil(synchronous, spoiled)
             for _ in range(LIVES_PER_FOLDER):
                 run.live(result, cycles - result.cycles, until_breach=until_breach, show=show)
                 if result.cycles >= cycles or (until_breach and result.breaches):
@@ -98,7 +102,11 @@ class _Folder:
     """A data folder over its lives."""
 
     def __init__(
-        self, library: Path, place: Path, seed: int, rng: random.Random, synchronous: str | None
+        self,
+        library: Path,
+        place: Path,
+        seed: int,
+        rng: random.Random,
     ) -> None:
         place.mkdir()
         self._scratch = place
@@ -107,9 +115,13 @@ class _Folder:
         self._library = library
         self._seed = seed
         self._rng = rng
-        self._synchronous = synchronous
+        self.spoil(None, None)
         self._life = 0
         self._past: list[Record] = []
+
+    def spoil(self, synchronous: str | None, bug: str | None) -> None:
+        """Let the store keep too little in its lives from now on."""
+        self._synchronous, self._bug = synchronous, bug
 
     def live(
         self,
@@ -157,7 +169,9 @@ class _Folder:
             operations_max=rng.choice((1, 5, 20, 60)),
             text_bytes_max=rng.choice((60, 600, 3_000)),
             synchronous=self._synchronous,
+            spoiled=self._bug,
             checkpoint_pages=rng.choice((None, 8, 40, 200)),
+            journalled_max=rng.choice((None, 1, 10, 100)),
             retention_read_ms=rng.choice((86_400_000, 1)),
         )
 

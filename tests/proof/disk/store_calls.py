@@ -6,14 +6,16 @@ import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from broker.core.model import Account
 from broker.core.ports import StoreLimits
+from broker.stores import sqlite
 from broker.stores.folder import DATABASE_FILE
 from broker.stores.sqlite import SqliteStore
 from tests.proof.history import Seen, digest
 
+_SQLITE: Final[Any] = sqlite
 _BYTES_MAX: Final = 1_000_000
 _DEVICE: Final = ""  # the user's own reader
 
@@ -69,6 +71,10 @@ class StoreCalls:
     def checkpoint_at(self, pages: int) -> None:
         """Move the log into the database as soon as it has so many pages."""
         self._store._wal.pages_max = pages
+
+    def settle_at(self, changes: int) -> None:
+        """Take the journal into the database as soon as it has so many changes."""
+        _SQLITE.JOURNALLED_MAX = changes  # of this process
 
     def damage(self) -> str:
         """Return what SQLite finds wrong with the file, ``ok`` for nothing."""

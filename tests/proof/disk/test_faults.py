@@ -24,7 +24,7 @@ HALF: Final = BY_NAME["half a write, then no room once"]
 
 def test_a_failing_disk_ends_the_process_and_loses_nothing(library: Path) -> None:
     """A short slice: a few calls of three kinds, also with a power cut at the end."""
-    done = sweep(library, [SYNC_ONCE, WRITE_ONCE, TRUNCATE_ONCE], seed=3, stride=18)
+    done = sweep(library, [SYNC_ONCE, WRITE_ONCE, TRUNCATE_ONCE], seed=3, stride=7)
     assert not [str(breach) for breach in done.breaches]
     assert done.ends[DISK_FAILED]
 

@@ -107,6 +107,7 @@ class _Folder:
             batches=_BATCHES_MAX if point is not Point.ANY_TIME else 0,
             operations_max=rng.choice((1, 5, 20)),
             text_bytes_max=rng.choice((60, 600, 3_000)),
+            journalled_max=rng.choice((None, 1, 10, 100)),
             checkpoint_pages=None if point is Point.CHECKPOINT else rng.choice((None, 8, 200)),
             retention_read_ms=1 if purges else 86_400_000,
         )

@@ -115,7 +115,7 @@ def _after_commits(count: Countdown, *, acknowledging: bool) -> None:
     original = _STORE._commit
 
     def commit(self: Any) -> None:
-        moves = bool(self._cursors)
+        moves = bool(self._staged.cursors)
         writes = moves or bool(self._staged) or self._writing
         original(self)
         if moves or (writes and not acknowledging):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import sys
@@ -15,7 +16,7 @@ from typing import Any, Final
 from broker import passwords, workers
 from broker.cli import main
 from broker.core import service
-from broker.stores import sqlite
+from broker.stores import sqlite, sqlite_journal
 from broker.transports import router
 
 VARIABLE: Final = "PROOF_SPOILED"
@@ -23,6 +24,7 @@ VARIABLE: Final = "PROOF_SPOILED"
 _SERVICE: Final[Any] = service
 _TURNS: Final[Any] = service.Service
 _STORE: Final[Any] = sqlite.SqliteStore
+_JOURNAL: Final[Any] = sqlite_journal.Journal
 _HASHER: Final[Any] = passwords.Argon2Hasher
 _ROUTER: Final[Any] = router.Router
 _POOL: Final[Any] = workers.WorkerPool
@@ -54,15 +56,21 @@ def _broken_turns() -> None:
 
 
 def _failing_writer() -> None:
-    """The fiftieth commit reports what SQLite reports of a broken disk."""
-    original, commits = _STORE._run, count(1)
+    """The fiftieth batch meets a broken disk, in the database or in the journal."""
+    original, append, batches = _STORE._run, _JOURNAL.append, count(1)
 
     def run(self: Any, statement: str, *values: Any) -> Any:
-        if statement == "COMMIT" and next(commits) == 50:
+        if statement == "COMMIT" and next(batches) == 50:
             raise self._judged(sqlite3.OperationalError("put here by the proof"))
         return original(self, statement, *values)
 
+    def written(self: Any, body: bytes) -> Any:
+        if next(batches) == 50:
+            raise OSError(errno.EIO, "put here by the proof")
+        return append(self, body)
+
     _STORE._run = run
+    _JOURNAL.append = written
 
 
 def _dying_worker() -> None:

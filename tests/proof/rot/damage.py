@@ -23,6 +23,10 @@ class Kind(StrEnum):
 _KINDS: Final = (Kind.FLIP,) * 6 + (Kind.SECTOR, Kind.ZEROS, Kind.CUT, Kind.CUT)
 
 
+#: Bytes of each kind; of one cut short, all behind it.
+_SIZES: Final = {Kind.FLIP: 1, Kind.SECTOR: SECTOR_BYTES, Kind.ZEROS: PAGE_BYTES, Kind.CUT: 2**40}
+
+
 class Damage(NamedTuple):
     """What was done to which file; ``offset`` is where, or what is left of a file cut short."""
 
@@ -30,6 +34,11 @@ class Damage(NamedTuple):
     kind: Kind
     offset: int
     content: bytes
+
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+        return self.offset + _SIZES[self.kind]
 
     def __str__(self) -> str:
         return f"{self.file}: {self.kind} at {self.offset}"
@@ -42,6 +51,12 @@ def commits_in(log: bytes, offset: int) -> int:
     first = max(0, offset - _LOG_HEADER_BYTES) // step
     places = range(_LOG_HEADER_BYTES + first * step, len(log) - _FRAME_BYTES, step)
     return sum(log[at + 8 : at + 16] == salts and any(log[at + 4 : at + 8]) for at in places)
+
+
+def last_record(journal: bytes) -> int:
+    """Return where the last record of the run that is at the front of a journal begins."""
+    run = journal[:8]
+    return max(at for at in range(0, len(journal), SECTOR_BYTES) if journal[at : at + 8] == run)
 
 
 def damage(file: str, content: bytes, used: int, rng: random.Random) -> Damage:

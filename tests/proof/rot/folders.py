@@ -38,17 +38,20 @@ class Folder(NamedTuple):
 
 
 def make_folders(place: Path, seed: int) -> list[Folder]:
-    """Make a folder that was left in good order, and two whose broker was killed.
+    """Make a folder that was left in good order, and three whose broker was killed.
 
-    Of those, one has everything in its log, the other most of it in the database.
+    Of those, one has almost everything in its log, one most of it in the database, and one in its
+    journal.
     """
     stopped = Course(seed, batches=60, text_bytes_max=900)
-    in_log = Course(seed, text_bytes_max=900)
-    in_both = Course(seed, text_bytes_max=900, checkpoint_pages=100)
+    in_log = Course(seed, text_bytes_max=900, journalled_max=1)
+    in_both = Course(seed, text_bytes_max=900, journalled_max=10, checkpoint_pages=100)
+    in_journal = Course(seed, text_bytes_max=900, tidies=False)
     return [
         _make(place / "stopped", stopped, 0),
         _make(place / "killed", in_log, 120),
         _make(place / "checkpointed", in_both, 150),
+        _make(place / "journalled", in_journal, 150),
     ]
 
 

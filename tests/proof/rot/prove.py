@@ -13,18 +13,25 @@ from typing import Final
 
 from broker.exits import Exit
 from broker.stores.sqlite_epoch import WITNESS_NAME
+from broker.stores.sqlite_journal import JOURNAL_NAME
 from tests.e2e.program import contents, run
 from tests.proof.disk.model import put_back
 from tests.proof.disk.prove import Row
 from tests.proof.disk.running import scratch
 from tests.proof.part import Part, Show, Size, Work, row
-from tests.proof.rot.damage import Damage, Kind, commits_in, damage
+from tests.proof.rot.damage import Damage, Kind, commits_in, damage, last_record
 from tests.proof.rot.folders import DATABASE_FILE, Folder, make_folders, used_bytes
 from tests.proof.rot.start import FORBIDDEN, Found, Outcome, start
 
 LOG_FILE: Final = f"{DATABASE_FILE}-wal"
 #: Refusals that the whole program is asked for, one of each sentence.
 _PROGRAMS_MAX: Final = 8
+_FILES: Final = {
+    "database": DATABASE_FILE,
+    "log": LOG_FILE,
+    "journal": JOURNAL_NAME,
+    "witness": WITNESS_NAME,
+}
 
 
 @dataclass
@@ -68,7 +75,13 @@ def _one(place: Path, folder: Folder, done: Damage, result: Rot, number: int) ->
 
 
 def _may_be_unfinished(folder: Folder, done: Damage) -> bool:
-    """Tell whether a power cut could have left this: the last commit, or less of a log."""
+    """Tell whether a power cut could have left this: the last commit, or less of a log.
+
+    Or whether nothing tells it from that: what has the last record of the journal in it as well.
+    """
+    if done.file == JOURNAL_NAME:
+        cut = done.kind is Kind.CUT  # its length is known
+        return not cut and done.end > last_record(folder.image[JOURNAL_NAME])
     if done.file != LOG_FILE:
         return False
     # A frame that lost its own mark of a commit does not count: hence of what is left of the log.
@@ -96,7 +109,7 @@ def _refusal(place: Path, found: Found, result: Rot) -> Iterator[str]:
 
 
 def _work(sizes: Mapping[str, int], seed: int, show: Show) -> Iterator[Work]:
-    for name, file in (("database", DATABASE_FILE), ("log", LOG_FILE), ("witness", WITNESS_NAME)):
+    for name, file in _FILES.items():
         if sizes[name]:
             yield partial(_row, file, sizes[name], seed, show)
 
@@ -114,6 +127,7 @@ ROT: Final = Part(
     {
         "database": Size(100, "damages to kotak.db"),
         "log": Size(80, "damages to kotak.db-wal"),
+        "journal": Size(80, "damages to kotak.journal"),
         "witness": Size(20, "damages to kotak.seen"),
     },
     _work,

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from broker.stores import sqlite_recovery
 from broker.stores.sqlite_epoch import WITNESS_NAME
+from broker.stores.sqlite_journal import JOURNAL_NAME
 from tests.proof.disk.model import put_back
 from tests.proof.rot.damage import Kind, damage
 from tests.proof.rot.folders import DATABASE_FILE, Content, Folder, make_folders
@@ -22,7 +24,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Folder]:
     return make_folders(tmp_path_factory.mktemp("rot"), seed=1)
 
 
-@pytest.mark.parametrize("file", [DATABASE_FILE, LOG_FILE, WITNESS_NAME])
+@pytest.mark.parametrize("file", [DATABASE_FILE, LOG_FILE, JOURNAL_NAME, WITNESS_NAME])
 def test_a_damaged_file_is_refused_or_read_and_nothing_is_less_in_silence(file: str) -> None:
     done = rot(file, 20, seed=2)
     assert not done.breaches, "\n".join(done.breaches)
@@ -80,6 +82,18 @@ def test_what_is_gone_changed_or_invented_is_told_apart(after: Content, outcome:
     assert compare(BEFORE, after).outcome is outcome
 
 
+def test_what_only_the_journal_has_is_missed_where_it_is_not_taken_in(
+    folders: list[Folder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check of the check: one of the folders has most of it there."""
+    (journalled,) = (each for each in folders if each.name == "journalled")
+    monkeypatch.setattr(sqlite_recovery, "records", lambda *_: iter(()))
+    put_back(tmp_path, journalled.image)
+    found = start(tmp_path, journalled.content)
+    assert found.outcome is Outcome.LOST
+    assert int(found.told.split()[0]) > 100
+
+
 def test_a_damage_changes_its_file_and_a_seed_repeats_it() -> None:
     content = random.Random(1).randbytes(20_000)
     kinds = set()
@@ -93,7 +107,7 @@ def test_a_damage_changes_its_file_and_a_seed_repeats_it() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("file", [DATABASE_FILE, LOG_FILE, WITNESS_NAME])
+@pytest.mark.parametrize("file", [DATABASE_FILE, LOG_FILE, JOURNAL_NAME, WITNESS_NAME])
 def test_200_damages(file: str) -> None:
     done = rot(file, 200, seed=3)
     assert not done.breaches, "\n".join(done.breaches)

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -26,8 +27,15 @@ from broker.core.sessions import Session as ServedSession
 from broker.core.sessions import Sessions
 from broker.core.subscriptions import Subscription, Subscriptions
 from broker.server.assembly import WallClock
-from broker.stores import sqlite, sqlite_epoch
+from broker.stores import (
+    sqlite,
+    sqlite_epoch,
+    sqlite_journal,
+    sqlite_recovery,
+    sqlite_schema,
+)
 from broker.stores.sqlite import SqliteStore
+from broker.stores.sqlite_journal import Journal, new_run
 from broker.stores.sqlite_log import MessageLog
 from clients.session import Session
 from clients.subscription import Subscription as Receiver
@@ -47,11 +55,14 @@ class Bug:
 
 
 _BUGS: Final[list[Bug]] = []
+_POWER_BUGS: Final[list[Bug]] = []
 
 
-def _bug(sentence: str) -> Callable[[Callable[[], Planted]], Callable[[], Planted]]:
+def _bug(
+    sentence: str, bugs: list[Bug] = _BUGS
+) -> Callable[[Callable[[], Planted]], Callable[[], Planted]]:
     def register(plant: Callable[[], Planted]) -> Callable[[], Planted]:
-        _BUGS.append(Bug(plant.__name__.strip("_").replace("_", "-"), sentence, plant))
+        bugs.append(Bug(plant.__name__.strip("_").replace("_", "-"), sentence, plant))
         return plant
 
     return register
@@ -110,6 +121,86 @@ def _rollback_keeps_cursors() -> Planted:
         return read, lambda: None
 
     return patch.object(Mailbox, "acknowledge", for_good)
+
+
+# --- the journal ---------------------------------------------------------------------------------
+
+
+@_bug("a batch's record is written with the next batch, when the first one has its answer")
+def _record_behind_the_answer() -> Planted:
+    append, restart = Journal.append, Journal.restart
+    held: dict[Journal, bytes] = {}
+
+    def late(self: Journal, body: bytes) -> bool:
+        former = held.get(self)
+        held[self] = body
+        return former is None or append(self, former)
+
+    def anew(self: Journal, run: int) -> None:
+        held.pop(self, None)
+        restart(self, run)
+
+    return _both(
+        patch.object(Journal, "append", late),
+        _both(
+            patch.object(Journal, "restart", anew),
+            patch.object(Journal, "used", property(lambda self: self._number > 0 or self in held)),
+        ),
+    )
+
+
+@_bug("the journal begins anew before what it had is in the database")
+def _run_named_too_early() -> Planted:
+    begin = SqliteStore._begin
+
+    def early(self: SqliteStore) -> None:
+        if not self._writing and self._journal is not None and self._journal.used:
+            run = new_run()
+            self._run("UPDATE journal SET former = run, run = ?", (run,))
+            self._journal.restart(run)
+        begin(self)
+
+    return patch.object(SqliteStore, "_begin", early)
+
+
+@_bug("a start takes in nothing of the journal that is left there")
+def _journal_not_taken_in() -> Planted:
+    return patch.object(sqlite_recovery, "records", lambda path, run: iter(()))
+
+
+@_bug("a start takes in the journal, and leaves it to be taken in once more")
+def _journal_taken_in_twice() -> Planted:
+    recover = sqlite_recovery.recover
+
+    def twice(database: sqlite3.Connection, path: Path) -> None:
+        run = sqlite_recovery.run_of(database)
+        recover(database, path)
+        database.execute("UPDATE journal SET run = ?", (run,))
+        recover(database, path)
+
+    return patch.object(sqlite_schema, "recover", twice)
+
+
+@_bug("what was journalled is forgotten with a batch that is rolled back")
+def _rollback_forgets_the_journalled() -> Planted:
+    roll_back = SqliteStore._roll_back
+
+    def forgetful(self: SqliteStore) -> None:
+        if self._writing:
+            self._journalled.clear()
+        roll_back(self)
+
+    return patch.object(SqliteStore, "_roll_back", forgetful)
+
+
+@_bug("what stands in the journal is read only once the database has it")
+def _journalled_not_read() -> Planted:
+    return patch.object(SqliteStore, "_unwritten", lambda self: (self._staged,))
+
+
+@_bug("a record is written and not synced", _POWER_BUGS)
+def _journal_not_synced() -> Planted:
+    return patch.object(sqlite_journal, "_sync", lambda handle: None)
 
 
 # --- stored once ---------------------------------------------------------------------------------
@@ -404,3 +495,5 @@ def _deleted_while_subscribed() -> Planted:
 
 
 BUGS: Final = tuple(_BUGS)
+#: What no crash of a process shows, only the end of the power: tests/proof/disk hunts for them.
+POWER_BUGS: Final = tuple(_POWER_BUGS)
