@@ -18,6 +18,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from weakref import finalize
@@ -100,9 +101,13 @@ class Journal:
         self._let_go()
 
     def remove(self) -> None:
-        """Remove the file, after the database was told that there is none."""
+        """Remove the file, after the database was told that there is none.
+
+        Where that cannot be, it stays, and is of no account.
+        """
         self.close()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def lay(path: Path) -> bool:

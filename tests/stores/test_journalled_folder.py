@@ -94,6 +94,24 @@ def test_an_open_store_has_a_journal_of_full_length_for_its_owner_only(path: Pat
     assert not journal_of(path).exists()
 
 
+def test_a_journal_that_cannot_be_removed_at_the_end_is_of_no_account(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = with_users(open_at(path), "ann", "bob")
+    send(store, "m1")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    store.close()
+    monkeypatch.undo()
+    assert journal_of(path).exists()
+    again = open_at(path)
+    assert ids(again) == ["m1"]
+    again.close()
+
+
 def test_a_journal_that_a_kill_at_the_very_end_has_left_is_of_no_account(path: Path) -> None:
     """The database names none any more; the file was not removed yet."""
     store = with_users(open_at(path), "ann", "bob")

@@ -14,6 +14,8 @@ from tests.proof.disk.full import fill_disk
 from tests.proof.disk.power import PowerCuts, cut_power
 from tests.proof.disk.whole import CUTS_PER_KILL, cut_power_of_broker
 
+#: Of tests.proof.seeded: what must be on the disk before an answer, or before it is overwritten.
+JOURNAL_BUGS: Final = ("journal-not-synced", "record-behind-the-answer", "run-named-too-early")
 #: A spoiled store that gets past so many power cuts was not caught.
 _CATCH_CYCLES_MAX: Final = 60
 
@@ -70,6 +72,7 @@ def prove(library: Path, size: Size, show: Show = lambda *_: None) -> Proof:
     parts: list[Callable[[], Row]] = []
     if size.spoiled:
         parts += [partial(_spoiled, library, size, show, weak) for weak in ("NORMAL", "OFF")]
+        parts += [partial(_planted, library, size, show, bug) for bug in JOURNAL_BUGS]
     if size.cycles:
         parts.append(partial(_store, library, size, show))
     if size.kills:
@@ -89,7 +92,23 @@ def _timed(run: Callable[[], Row]) -> Row:
 
 def _spoiled(library: Path, size: Size, show: Show, synchronous: str) -> Row:
     """The check of the checker: a store that syncs too little must be caught."""
-    what = f"power cut, synchronous={synchronous}"
+    return _caught(f"power cut, synchronous={synchronous}", library, size, show, weak=synchronous)
+
+
+def _planted(library: Path, size: Size, show: Show, bug: str) -> Row:
+    """The same of a journal that keeps too little."""
+    return _caught(f"power cut, {bug}", library, size, show, bug=bug)
+
+
+def _caught(
+    what: str,
+    library: Path,
+    size: Size,
+    show: Show,
+    *,
+    weak: str | None = None,
+    bug: str | None = None,
+) -> Row:
     needed: list[int | None] = []
     for number in range(size.spoiled):
         show(what, number, size.spoiled)
@@ -97,7 +116,8 @@ def _spoiled(library: Path, size: Size, show: Show, synchronous: str) -> Row:
             library,
             cycles=_CATCH_CYCLES_MAX,
             seed=size.seed + 1_000 * number,
-            synchronous=synchronous,
+            synchronous=weak,
+            spoiled=bug,
             until_breach=True,
         )
         needed.append(caught.cycles if caught.breaches else None)

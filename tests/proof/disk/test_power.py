@@ -12,6 +12,7 @@ from tests.proof.disk.course import DONE, Course
 from tests.proof.disk.interposer import Interposer
 from tests.proof.disk.model import Disk, put_back
 from tests.proof.disk.power import CUTS_PER_LIFE, PowerCuts, cut_power
+from tests.proof.disk.prove import JOURNAL_BUGS
 from tests.proof.disk.running import live
 from tests.proof.disk.store_calls import StoreCalls
 from tests.proof.disk.whole import CUTS_PER_KILL, cut_power_of_broker
@@ -42,9 +43,7 @@ def test_a_store_that_syncs_too_little_is_caught(library: Path, synchronous: str
     assert any("LOST" in line or "kotak.journal, the journal of" in line for line in found)
 
 
-@pytest.mark.parametrize(
-    "bug", ["journal-not-synced", "record-behind-the-answer", "run-named-too-early"]
-)
+@pytest.mark.parametrize("bug", JOURNAL_BUGS)
 def test_a_journal_that_keeps_too_little_is_caught(library: Path, bug: str) -> None:
     cuts = cut_power(library, cycles=200, seed=1, spoiled=bug, until_breach=True)
     assert cuts.breaches
