@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,7 @@ from broker.core.ports import (
     StoreUnavailableError,
     StoreUnusableError,
 )
-from broker.core.replies import Replies
+from broker.core.replies import Answered, Replies
 from broker.stores.redis import RedisStore
 from broker.stores.redis.link import script
 from broker.wire.codec import unpack_reply
@@ -222,7 +221,10 @@ def test_replies_tell_what_became_of_appends(store: RedisStore) -> None:
     with store.batch():
         stored = store.append("bob", "ann", "m1", "x", NOW_MS)
         no_one = store.append("eve", "ann", "m1", "x", NOW_MS)
-    answers: Any = {b"r": [(1, stored), (2, no_one)]}
+    answered = Answered()
+    answered.add(1, stored)
+    answered.add(2, no_one)
+    answers = {b"r": answered}
     apart = [unpack_reply(frame) for frame in replies.encode(answers)[b"r"]]
     (together,) = replies.encode(answers, {b"r"})[b"r"]
     for first, second in (apart, unpack_reply(together)):

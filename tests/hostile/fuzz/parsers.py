@@ -35,7 +35,7 @@ from broker.wire.limits import ARRAY_ITEMS_MAX, LINE_BYTES_MAX, TOKEN_CHARS_MAX
 from clients import session_file
 from tests.hostile.fuzz import files
 from tests.hostile.fuzz.breach import judge_refusal, require
-from tests.hostile.fuzz.grammar import ON_THE_WIRE, Grammar, reply
+from tests.hostile.fuzz.grammar import ON_THE_WIRE, Grammar, fields_of, reply
 from tests.hostile.fuzz.lines import Lines
 
 _encode: Final = encoder()
@@ -114,7 +114,8 @@ def _check_request(number: int, command: str, token: str | None, args: dict[str,
 
 def _check_args(parsed: Any, args: dict[str, Any]) -> None:
     """Each field that was given is in what came out, as it was given, and within its limit."""
-    fields = parsed._asdict()
+    bare = type(parsed) is tuple  # of a chat
+    fields = dict(zip(fields_of("chat"), parsed, strict=True)) if bare else parsed._asdict()
     named = {ON_THE_WIRE.get(name, name): value for name, value in fields.items()}
     for key, value in args.items():
         if value is None:  # in an optional field: as if it were not there
