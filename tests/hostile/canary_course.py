@@ -50,6 +50,7 @@ _FOLDERS: Final = {
 _FILES: Final = {
     "audit.log": "audit log",
     "kotak.db": "database files, raw",
+    "kotak.journal": "journal, raw",
     "admin.json": "admin.json",
 }
 _OTHERS: Final = "other files of the data folder"

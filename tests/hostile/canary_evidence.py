@@ -50,6 +50,7 @@ PLACES: Final[Mapping[str, frozenset[Kind]]] = {
     "database: accounts.password_hash": frozenset({Kind.HASH}),
     "database: all other columns": frozenset(),
     "database files, raw": frozenset({Kind.BODY, Kind.HASH}),
+    "journal, raw": frozenset({Kind.BODY}),
     "backups: messages.text": frozenset({Kind.BODY}),
     "backups: accounts.password_hash": frozenset({Kind.HASH}),
     "backups: all other columns": frozenset(),
