@@ -2,7 +2,8 @@
 
 Messages are appended in order of sequence to a table without an index; which of them wait for
 whom is known in memory and read back at start. An acknowledgement moves a cursor, one small row
-however many messages. One connection does all writing and all checkpoints.
+however many messages. Both wait in a journal, a file beside it, for the next transaction. One
+connection does all writing and all checkpoints.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _STEP_PAGES: Final = 256
 #: Steps after which the disk is asked to keep what was written: one long sync at the end would be
 #: felt by the broker's own.
 _STEPS_PER_SYNC: Final = 8
-#: Looks at the journal; one in ten or so is disturbed by a busy broker.
+#: Looks at the journal. A busy broker disturbs some: it begins again at its front, or writes.
 _LOOKS_MAX: Final = 100
 #: What must be free beyond the copy itself: one more length of the log, which grows meanwhile.
 _SPARE_BYTES: Final = WAL_BYTES

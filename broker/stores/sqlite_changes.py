@@ -51,8 +51,7 @@ class Changes:
 
     def clear(self) -> None:
         """Forget all."""
-        self.rows.clear()
-        self.expiring.clear()
+        self.forget_rows()
         self.cursors.clear()
 
     def forget_rows(self) -> None:

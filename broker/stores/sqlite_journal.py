@@ -29,7 +29,7 @@ from broker.stores.folder import NO_ROOM, fill, sync_folder
 JOURNAL_NAME: Final = "kotak.journal"
 #: A batch above it goes to the database at once: what is large should not be written twice.
 RECORD_BYTES_MAX: Final = 262_144
-#: So full, it is to be taken in: a few milliseconds of work, every ten thousand messages or so.
+#: So full, it is to be taken in, where long texts fill it before there are many of them.
 DUE_BYTES: Final = 2_097_152
 #: Always room for one record more.
 JOURNAL_BYTES: Final = DUE_BYTES + RECORD_BYTES_MAX
@@ -89,7 +89,7 @@ class Journal:
             raise
         _sync(self._handle)
         self._number += 1
-        self._place += -(-size // SECTOR_BYTES) * SECTOR_BYTES
+        self._place += _sectors(size)
         return True
 
     def restart(self, run: int) -> None:
@@ -141,7 +141,7 @@ def records(path: Path, run: int) -> Iterator[bytes]:
     while (body := _record(content, place, run, number)) is not None:
         yield body
         number += 1
-        place += -(-(_HEAD.size + len(body)) // SECTOR_BYTES) * SECTOR_BYTES
+        place += _sectors(_HEAD.size + len(body))
     for behind in range(place + SECTOR_BYTES, len(content), SECTOR_BYTES):
         if _record(content, behind, run, None) is not None:
             raise DamagedError
@@ -172,6 +172,11 @@ def _record(content: bytes, place: int, run: int, number: int | None) -> bytes |
     body = content[place + _HEAD.size : place + _HEAD.size + size]
     checked = zlib.crc32(_CHECKED.pack(its_run, its_number, size))
     return body if len(body) == size and zlib.crc32(body, checked) == checksum else None
+
+
+def _sectors(size_bytes: int) -> int:
+    """Return the bytes of the sectors that a record takes."""
+    return -(-size_bytes // SECTOR_BYTES) * SECTOR_BYTES
 
 
 def _write(handle: int, record: bytes, place: int) -> None:

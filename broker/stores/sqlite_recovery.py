@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,9 +43,13 @@ def outstanding(database: sqlite3.Connection, path: Path) -> Changes:
     Errors: `DamagedError` (the journal is damaged or gone), `OSError`, `sqlite3.Error`.
     """
     changes = Changes()
+    _read(changes, database, path)
+    return changes
+
+
+def _read(changes: Changes, database: sqlite3.Connection, path: Path) -> None:
     for body in records(path.with_name(JOURNAL_NAME), run_of(database)):
         changes.unpack(body)
-    return changes
 
 
 def is_damaged(database: sqlite3.Connection, path: Path) -> bool:
@@ -71,15 +76,11 @@ def recover(database: sqlite3.Connection, path: Path) -> None:
 
     For a connection that syncs each commit. Errors: `sqlite3.Error`, `OSError`.
     """
-    run = run_of(database)
-    if run == NO_RUN:
+    if run_of(database) == NO_RUN:
         return
     changes = Changes()
-    try:
-        for body in records(path.with_name(JOURNAL_NAME), run):
-            changes.unpack(body)
-    except DamagedError:
-        pass  # whoever wants that refused has asked before
+    with suppress(DamagedError):  # whoever wants that refused has asked before
+        _read(changes, database, path)
     take_in(database, changes, former=front(path.with_name(JOURNAL_NAME)))
 
 
