@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,19 +28,6 @@ from tests.stores.sqlite_steps import (
     send,
 )
 from tests.stores.steps import with_users
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    (tmp_path / "data").mkdir(mode=0o700)
-    return tmp_path / "data" / "kotak.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[SqliteStore]:
-    store = with_users(open_at(path), "ann", "bob", "eve")
-    yield store
-    store.close()
 
 
 def failing(number: int) -> Callable[..., int]:

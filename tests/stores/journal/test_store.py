@@ -6,7 +6,6 @@ Source: docs/DURABILITY.md, "The journal".
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,20 +28,6 @@ from tests.stores.sqlite_steps import (
     send,
 )
 from tests.stores.steps import Interrupted, expire, failing_batch, kept, refused, with_users
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    (tmp_path / "data").mkdir(mode=0o700)
-    return tmp_path / "data" / "kotak.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[SqliteStore]:
-    store = with_users(open_at(path), "ann", "bob", "eve")
-    yield store
-    store.close()
-
 
 # --- an answer -----------------------------------------------------------------------------------
 

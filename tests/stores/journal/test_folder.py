@@ -41,12 +41,6 @@ from tests.stores.steps import with_users
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    (tmp_path / "data").mkdir(mode=0o700)
-    return tmp_path / "data" / "kotak.db"
-
-
-@pytest.fixture
 def left(path: Path, tmp_path: Path) -> Path:
     """Return the database of a broker that was killed; only the journal has m2 to m5."""
     store = with_users(open_at(path), "ann", "bob")
