@@ -79,7 +79,8 @@ class Door:
         # Of the turn that is looked at: its time, the states and the cursors that it told.
         self._now_ms = 0
         self._told: list[tuple[Asked, str]] = []
-        #: ... how far it has asked to; where nothing is undone that may be so, and unanswered.
+        #: ... how far it has asked to where that may be so and unanswered: nothing is undone, or
+        #: it was committed and nobody heard so.
         self._asked: Counter[Reader] = Counter()
         self._acknowledging: list[tuple[Reader, int]] = []
         self._on_the_way: list[tuple[Route, Reader, int]] = []
@@ -127,6 +128,7 @@ class Door:
         """Forget what an earlier state cannot know."""
         self._generation += 1
         self.acknowledged.clear()
+        self._asked.clear()
 
     # --- turns -----------------------------------------------------------------------------------
 
@@ -173,9 +175,11 @@ class Door:
                 for request_id, command, _, args in decode_requests(frame)[0]:
                     self._open[route].append((request_id, Asked(command, args)))
                     if command == "ack" and not self._broker.engine.undoes:
-                        reader = self._reader(route)
-                        self._asked[reader] = max(self._asked[reader], args["seq"])
+                        self._note_asked(self._reader(route), args["seq"])
                     self._time.log(f"{self._who(route)} asks {request_id}: {command} {args}")
+
+    def _note_asked(self, reader: Reader, seq: int) -> None:
+        self._asked[reader] = max(self._asked[reader], seq)
 
     def _take(self, route: Route, request_id: int | None) -> Asked | None:
         waiting = self._open[route]
@@ -202,6 +206,8 @@ class Door:
             self._time.log(f"{reader} is refused {asked.command}: {body['code']}")
             if body["code"] == "internal":
                 self.breach("door", f"a fault of the broker at {asked.command}")
+            if asked.command == "ack" and self._broker.faults.unheard:
+                self._note_asked(reader, asked.args["seq"])
             return
         self._time.log(f"{reader} is answered {asked.command}: {_short(body)}")
         if asked.command == "ack":

@@ -58,6 +58,11 @@ class Faults:
         self._point: str | None = None
         self._left = 0
 
+    @property
+    def unheard(self) -> bool:
+        """Tell whether the batch of the turn under way stands, though nobody heard so."""
+        return self.troubled and self.struck == AFTER
+
     def arm(self, kind: Kind, left: int, point: str | None = None) -> None:
         """Strike at the ``left``-th step from now (of those at ``point``)."""
         self._kind, self._left, self._point = kind, left, point

@@ -9,9 +9,9 @@ from itertools import count
 from typing import Final
 
 Action = Callable[[], None]
-#: Events of one run, three times as many as the longest one has: who asks again and again without
+#: Events of one run, three times as many as the longest of thousands has: who asks again without
 #: a pause would go on for ever.
-EVENTS_MAX: Final = 150_000
+EVENTS_MAX: Final = 500_000
 
 
 class Scheduler:

@@ -98,6 +98,14 @@ def test_what_was_found_once_is_found_again_and_is_mended(
     assert not run(seed, place).breaches
 
 
+@pytest.mark.parametrize("seed", [468689, 469235])
+def test_an_acknowledgement_that_stands_unheard_has_made_room_in_the_window(
+    place: Disks, seed: int
+) -> None:
+    """The store was gone just behind the commit: refused, and stored, so more may be pushed."""
+    assert not run(seed, place).breaches
+
+
 def test_plans_differ_and_each_fault_is_in_some_and_not_in_all() -> None:
     plans = [plan_of(seed) for seed in range(300)]
     for fault in (
