@@ -8,9 +8,11 @@ minimal socket client takes its place, which shows the server's own limit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from tests.bench.contest import Contender, Where
+from tests.bench.machine import ROOT
 
 ONE: Final = Where(1, 1)
 EIGHT: Final = Where(8, 1)
@@ -28,6 +30,8 @@ class Rival(NamedTuple):
     points: Sequence[Where]
     #: The adapter's client that is set against it.
     our_client: str = "lib"
+    #: Where the driver does not bring the peer.
+    module: Path | None = None
 
     @property
     def key(self) -> str:
@@ -35,8 +39,8 @@ class Rival(NamedTuple):
 
     @property
     def contender(self) -> Contender:
-        words = ("--peer", self.peer, "--mode", self.mode, "--client", self.client)
-        return Contender(self.peer, words)
+        who = ("--module", str(self.module)) if self.module else ("--peer", self.peer)
+        return Contender(self.peer, (*who, "--mode", self.mode, "--client", self.client))
 
 
 RIVALS: Final[Sequence[Rival]] = (
@@ -53,6 +57,10 @@ RIVALS: Final[Sequence[Rival]] = (
     Rival("NATS JetStream, sync always", "nats", "always", "lib", (ONE, EIGHT)),
     Rival("NATS JetStream, sync always, raw client", "nats", "always", "raw", (MANY,)),
     Rival("Prosody (no fsync), raw client", "prosody", "default", "raw", (ONE, EIGHT, MANY)),
+    Rival(
+        "ZeroMQ and a sync, nothing else", "bare", "sync", "lib", (ONE, EIGHT),
+        module=ROOT / "scripts" / "peer_bare.py",
+    ),
     Rival(
         "thread a connection, in memory, against the text door",
         "plain", "default", "lib", (EIGHT, CROWD), our_client="text",
