@@ -212,8 +212,10 @@ class Broker:
         ]
         finished = [self._finished.popleft() for _ in range(len(self._finished))]
         now_ms = self.clock()
-        self.faults.troubled = False
+        self.faults.begin_turn()
         turn = service.turn(arrivals, finished, now_ms)
+        if self.faults.unheard:
+            self.faults.unsure = self._disk.last(self.engine)
         self.observer.turned(arrivals, finished, turn, now_ms)
         self.faults.pass_by("after the turn")
         lost = self._network.to_clients(turn.replies)

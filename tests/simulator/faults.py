@@ -54,14 +54,16 @@ class Faults:
         self.struck = ""
         #: Whether any step failed in the turn under way.
         self.troubled = False
+        #: Whether a batch of it stands that was refused, since the store was gone by the answer.
+        self.unheard = False
+        self._stands = self._in_batch = False
         self._kind: Kind = "crash"
         self._point: str | None = None
         self._left = 0
 
-    @property
-    def unheard(self) -> bool:
-        """Tell whether the batch of the turn under way stands, though nobody heard so."""
-        return self.troubled and self.struck == AFTER
+    def begin_turn(self) -> None:
+        """Forget the turn before."""
+        self.troubled = self.unheard = self._stands = False
 
     def arm(self, kind: Kind, left: int, point: str | None = None) -> None:
         """Strike at the ``left``-th step from now (of those at ``point``)."""
@@ -100,6 +102,12 @@ class Faults:
     def begin(self) -> None:
         """Begin a batch."""
         self._room_taken = False
+        self._in_batch = True
+
+    def end(self, *, stands: bool) -> None:
+        """End a batch."""
+        self._in_batch = False
+        self._stands = stands or self._stands
 
     def commit(self) -> None:
         """Pass the last point before a commit."""
@@ -120,6 +128,7 @@ class Faults:
 
     def _be_gone(self, point: str) -> None:
         self.struck, self.troubled = point, True
+        self.unheard = self._stands and not self._in_batch
         raise StoreUnavailableError(f"nobody answers at {point}")
 
 
@@ -149,9 +158,14 @@ class FaultyStore(Alone):
     @contextmanager
     def batch(self) -> Iterator[None]:
         self._faults.begin()
-        with self._engine.batch():
-            yield
-            self._faults.commit()
+        stands = False
+        try:
+            with self._engine.batch():
+                yield
+                self._faults.commit()
+            stands = True
+        finally:
+            self._faults.end(stands=stands)
         # Also "failed", though it is committed: of a sync that failed nobody knows what it did.
         try:
             self._faults.step(AFTER)
