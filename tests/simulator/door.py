@@ -327,13 +327,13 @@ class Door:
         reading = read or any(
             cursor >= seq for reader, cursor in self._acknowledging if reader in readers
         )
-        asked = any(self._asked[reader] >= seq for reader in readers)  # and it may be so
+        unheard = any(self._asked[reader] >= seq for reader in readers)
         given = any(seq in self._given_now[reader] for reader in readers)
         may = max(self._unsure, *(self._tried[reader] for reader in readers))
         truth = {
             "stored": not read and not given,
             "delivered": not read and may >= seq,
-            "acknowledged": reading or asked or self._broker.lives > 1 or seq <= self._unsure,
+            "acknowledged": reading or unheard or self._broker.lives > 1 or seq <= self._unsure,
             "expired": True,
         }
         if not truth[state]:
